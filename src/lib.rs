@@ -1,0 +1,28 @@
+//! A PostgreSQL proxy that pools like PgBouncer and knows, for every query, which trace it belongs to.
+//!
+//! The crate is built in floors; a module uses its own floor or a lower one, never a higher one.
+//!
+//! ```text
+//! 4  the whole   app  cli  dev
+//! 3  lives       acceptor  worker  client  link  server  cancel  http
+//! 2  the edge    net (wires)   telemetry (eyes)
+//! 1  rules       auth  session  pool        state machines: bytes and `now` in, decisions out
+//! 0  words       protocol  sql  trace_context  config
+//! ```
+//!
+//! Floors 0 and 1 have no clock, no socket, no lock and no global.
+
+// Floor 0: words.
+pub mod config;
+pub mod protocol;
+pub mod sql;
+pub mod trace_context;
+
+// Floor 1: rules.
+pub mod auth;
+pub mod pool;
+pub mod session;
+
+// Floor 2: the edge.
+pub mod net;
+pub mod telemetry;

@@ -1,0 +1,2 @@
+//! pgspan
+fn main() {}

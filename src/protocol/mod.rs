@@ -1,0 +1,5 @@
+//! PostgreSQL protocol 3 as bytes: where messages begin and end, what they say, and the few that the proxy says itself.
+//!
+//! Source: <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
+
+pub mod error_response;

@@ -1,0 +1,3 @@
+//! What happens in a client's session, decided without IO: logging in, who awaits which reply, which trace asks.
+
+pub mod query_record;

@@ -1,0 +1,85 @@
+//! One answered query, as telemetry gets to see it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::protocol::error_response::SqlState;
+use crate::trace_context::{ContextState, TraceContext};
+
+/// One answered query. Borrowed from the exchange: whoever wants to keep it copies what is needed.
+#[derive(Debug)]
+pub struct QueryRecord<'a> {
+    /// The client's text, before annotation; cut at the exchange's text limit. Holds literals: mask before it leaves the process.
+    pub sql: &'a [u8],
+    /// How the query came.
+    pub kind: QueryKind,
+    /// Where its time went.
+    pub phases: Phases,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Rows returned or affected, as the CommandComplete tags tell.
+    pub rows: u64,
+    /// Whose query it is; `None` where nothing is known.
+    pub trace: Option<&'a Arc<TraceContext>>,
+    /// How the context came about.
+    pub context: ContextState,
+    /// The server process that ran it (its backend pid), 0 where none did.
+    pub server_pid: i32,
+}
+
+/// How a query came over the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum QueryKind {
+    /// A Query message.
+    Simple,
+    /// An Execute of an unnamed or a named statement.
+    Execute,
+    /// A FunctionCall message.
+    FunctionCall,
+}
+
+/// Where a query's time went. The phases follow each other without a gap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// From the client's message to a server being there for it.
+    pub queue_wait: Duration,
+    /// Why it waited; `None` where it did not.
+    pub queue_cause: Option<QueueCause>,
+    /// From the message leaving for the server to the first byte of its reply.
+    pub first_byte: Duration,
+    /// From the first byte of the reply to its last.
+    pub last_byte: Duration,
+    /// From the last byte of the reply to its having been written to the client: a slow reader.
+    pub client_drain: Duration,
+}
+
+impl Phases {
+    /// The whole time, from the client's message to the last byte written to it.
+    pub fn total(&self) -> Duration {
+        self.queue_wait + self.first_byte + self.last_byte + self.client_drain
+    }
+}
+
+/// Why a client waited for a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum QueueCause {
+    /// All servers that the pool may have were in use.
+    PoolFull,
+    /// A new server connection was being made.
+    Connecting,
+    /// The pool was paused.
+    Paused,
+    /// Logging in at the server was failing.
+    LoginFailing,
+}
+
+/// How a query ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The server answered without an error.
+    Completed,
+    /// The server answered with an error.
+    Failed(SqlState),
+    /// A connection broke before the answer was complete.
+    Lost,
+}
