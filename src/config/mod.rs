@@ -1,1 +1,4 @@
-//! config
+//! The configuration: what config.toml says, checked and complete.
+
+pub mod choices;
+pub mod secret;

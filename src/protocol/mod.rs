@@ -2,4 +2,6 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
 
+pub mod backend;
 pub mod error_response;
+pub mod frame;

@@ -1,0 +1,66 @@
+//! The settings that choose one of a few named ways.
+
+use serde::Deserialize;
+
+/// When a server goes back to its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PoolMode {
+    /// When the client leaves.
+    Session,
+    /// At the end of each transaction.
+    Transaction,
+}
+
+/// How clients prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuthMethod {
+    /// Not at all; the user must still be known.
+    Trust,
+    /// By sending the password as it is.
+    Password,
+    /// By SCRAM-SHA-256 (RFC 5802, RFC 7677).
+    ScramSha256,
+}
+
+/// How a comment is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CommentFormat {
+    /// `/*key='value',…*/`, sorted and percent-encoded.
+    Sqlcommenter,
+    /// `/* trace_id: …, correlation_id: … */`.
+    Plain,
+}
+
+/// Where a comment stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Placement {
+    /// Directly behind the last token of every top-level statement.
+    Suffix,
+    /// At the start of the text.
+    Prefix,
+}
+
+/// What becomes of a transaction without a trace context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnMissing {
+    /// It stays without one.
+    None,
+    /// It gets a trace id of the proxy's making.
+    Generate,
+}
+
+/// How spans travel to the collector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum OtlpProtocol {
+    /// OTLP over gRPC.
+    #[serde(rename = "grpc")]
+    Grpc,
+    /// OTLP over HTTP, protobuf bodies.
+    #[serde(rename = "http/protobuf")]
+    HttpProtobuf,
+}
