@@ -4,4 +4,7 @@
 
 pub mod backend;
 pub mod error_response;
+pub mod forwarder;
 pub mod frame;
+pub mod frontend;
+pub mod outbound;
