@@ -1,0 +1,464 @@
+//! Requests outstanding on a server, their replies, and the transaction.
+//!
+//! Every request that expects a reply is queued, in the order of the wire. A reply belongs to the request in front. What the
+//! proxy asks for itself stands in the queue like the rest, with its reply withheld; what the proxy answers itself stands in it
+//! too, so that the answer leaves in its turn.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::protocol::backend::TransactionStatus;
+use crate::protocol::encode;
+use crate::protocol::error_response::SqlState;
+use crate::session::position_map::PositionMap;
+use crate::session::query_record::{Outcome, Phases, QueryKind, QueryRecord, QueueCause};
+use crate::session::statements::Statement;
+use crate::trace_context::{ContextState, TraceContext};
+
+/// A request that awaits its reply.
+#[derive(Debug)]
+pub struct OutstandingRequest {
+    /// What was asked for.
+    pub kind: RequestKind,
+    /// Where the reply goes.
+    pub delivery: Delivery,
+    /// What was taken for done when it was sent, and has to be undone if it fails.
+    pub effect: Effect,
+    /// What telemetry wants to know of it, where it is a query.
+    pub query: Option<QueryInFlight>,
+}
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// A Query: ends with ReadyForQuery.
+    Query,
+    /// A FunctionCall: ends with ReadyForQuery.
+    FunctionCall,
+    /// A Parse.
+    Parse,
+    /// A Bind.
+    Bind,
+    /// A Describe of a statement or a portal.
+    Describe,
+    /// An Execute.
+    Execute,
+    /// A Close.
+    Close,
+    /// A Sync: ends with ReadyForQuery.
+    Sync,
+    /// Not a request: here the client's COPY data ended.
+    CopyEnd,
+}
+
+/// Where a reply goes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// To the client.
+    Forward,
+    /// Nowhere: the proxy asked, not the client.
+    Withhold,
+    /// The server was not asked: these messages are the reply.
+    Fabricate(Box<[u8]>),
+    /// The server was not asked: these messages are the reply, and ReadyForQuery.
+    FabricateReady(Box<[u8]>),
+}
+
+/// What was taken for done when a request was sent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// The server has this statement, and the client this name for it, if it is a name of the client's.
+    Prepared {
+        /// The statement.
+        statement: Rc<Statement>,
+        /// The client's name; `None` where the proxy sent the Parse of its own accord.
+        client_name: Option<Box<[u8]>>,
+    },
+    /// The server does not have this statement any more.
+    Evicted(Rc<Statement>),
+}
+
+/// What telemetry wants to know of a query.
+#[derive(Debug)]
+pub struct QueryInFlight {
+    /// How it came.
+    pub kind: QueryKind,
+    /// Its text, as a range of the exchange's texts.
+    pub text: Range<usize>,
+    /// When the client's message was read.
+    pub received_at: Instant,
+    /// When it left for the server.
+    pub sent_at: Instant,
+    /// Why it waited in between.
+    pub queue_cause: Option<QueueCause>,
+    /// Whose query it is.
+    pub trace: Option<Arc<TraceContext>>,
+    /// How that came about.
+    pub context: ContextState,
+    /// Brings the server's error positions back to the client's text.
+    pub positions: PositionMap,
+    /// Replies of the proxy's own between those of the server.
+    pub local_replies: VecDeque<LocalReply>,
+    /// When the first byte of the reply came.
+    first_byte_at: Option<Instant>,
+    /// Statements done so far.
+    statements_done: usize,
+    rows: u64,
+    failed: Option<SqlState>,
+}
+
+/// A reply of the proxy's own, in the middle of a server's.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LocalReply {
+    /// It goes out when this many statements of the message are done.
+    pub after_statements: usize,
+    /// The messages.
+    pub messages: Box<[u8]>,
+}
+
+/// A query that is answered, while its reply is still on the way to the client.
+#[derive(Debug)]
+struct AnsweredQuery {
+    query: QueryInFlight,
+    last_byte_at: Instant,
+    outcome: Outcome,
+}
+
+/// The queue of one server.
+#[derive(Debug)]
+pub struct Exchange {
+    outstanding: VecDeque<OutstandingRequest>,
+    answered: Vec<AnsweredQuery>,
+    /// The texts of the queries above, one behind the other; empty whenever there are none.
+    texts: Vec<u8>,
+    status: TransactionStatus,
+    /// Extended messages were sent and no Sync behind them: an implicit transaction may be open.
+    awaits_sync: bool,
+    /// The server has answered an error and ignores everything up to the next Sync.
+    skips_to_sync: bool,
+    /// The server takes COPY data.
+    copies_in: bool,
+}
+
+impl Exchange {
+    /// Requests that may be outstanding. A server's replies to that many don't fit into its own output buffer (8 KiB),
+    /// so it will have sent some, and waiting for them can't last for ever.
+    pub const MAX_OUTSTANDING: usize = 8192;
+
+    /// How much of a query's text is kept for telemetry, in bytes.
+    pub const TEXT_LIMIT: usize = 4096;
+
+    /// How much is kept of all texts; those that come when it is full are left out.
+    const TEXTS_LIMIT: usize = 1 << 20;
+
+    /// Of a server that is ready for the first query.
+    pub fn new() -> Self {
+        Self {
+            outstanding: VecDeque::new(),
+            answered: Vec::new(),
+            texts: Vec::new(),
+            status: TransactionStatus::Idle,
+            awaits_sync: false,
+            skips_to_sync: false,
+            copies_in: false,
+        }
+    }
+
+    /// What the last ReadyForQuery said.
+    pub fn status(&self) -> TransactionStatus {
+        self.status
+    }
+
+    /// Whether the server owes nobody anything: no reply is outstanding, no transaction open, no pipeline begun.
+    pub fn is_releasable(&self) -> bool {
+        self.outstanding.is_empty()
+            && self.status == TransactionStatus::Idle
+            && !self.awaits_sync
+            && !self.skips_to_sync
+            && !self.copies_in
+    }
+
+    /// Whether any reply is outstanding.
+    pub fn is_idle(&self) -> bool {
+        self.outstanding.is_empty()
+    }
+
+    /// Whether no more requests may be sent before replies have come.
+    pub fn is_full(&self) -> bool {
+        self.outstanding.len() >= Self::MAX_OUTSTANDING
+    }
+
+    /// Whether the server ignores what it is sent, up to the next Sync.
+    pub fn skips_to_sync(&self) -> bool {
+        self.skips_to_sync
+    }
+
+    /// Keeps a text for telemetry.
+    pub fn keep_text(&mut self, text: &[u8]) -> Range<usize> {
+        let start = self.texts.len();
+        let text = text.get(..Self::TEXT_LIMIT).unwrap_or(text);
+        if start + text.len() <= Self::TEXTS_LIMIT {
+            self.texts.extend_from_slice(text);
+        }
+        start..self.texts.len()
+    }
+
+    /// A request leaves for the server (or is answered by the proxy, in its turn).
+    pub fn on_request(&mut self, request: OutstandingRequest) {
+        match request.kind {
+            RequestKind::Query | RequestKind::FunctionCall => {}
+            RequestKind::Sync if self.copies_in => {
+                // While the server takes COPY data it ignores Sync (postgres.c, CopyGetData in copyfromparse.c).
+                return;
+            }
+            RequestKind::Sync => {
+                self.awaits_sync = false;
+                self.skips_to_sync = false;
+            }
+            RequestKind::CopyEnd => {
+                self.copies_in = false;
+                if self.outstanding.is_empty() {
+                    return;
+                }
+            }
+            RequestKind::Parse
+            | RequestKind::Bind
+            | RequestKind::Describe
+            | RequestKind::Execute
+            | RequestKind::Close => self.awaits_sync = true,
+        }
+        debug_assert!(
+            !self.skips_to_sync,
+            "queued a request that the server ignores"
+        );
+        self.outstanding.push_back(request);
+    }
+
+    /// Bytes came: the request in front has its first byte.
+    pub fn on_bytes(&mut self, now: Instant) {
+        if let Some(OutstandingRequest { query: Some(query), .. }) = self.outstanding.front_mut() {
+            query.first_byte_at.get_or_insert(now);
+        }
+    }
+
+    /// The request in front.
+    pub fn front(&self) -> Option<&OutstandingRequest> {
+        self.outstanding.front()
+    }
+
+    /// Whether what comes now goes to the client.
+    pub fn is_delivering(&self) -> bool {
+        self.front()
+            .is_none_or(|request| request.delivery != Delivery::Withhold)
+    }
+
+    /// A statement of the request in front is done; `rows` is what its tag counts.
+    pub fn on_statement_done(&mut self, rows: u64) {
+        if let Some(OutstandingRequest { query: Some(query), .. }) = self.outstanding.front_mut() {
+            query.statements_done += 1;
+            query.rows += rows;
+        }
+    }
+
+    /// The next reply of the proxy's own that is due inside the reply in front.
+    pub fn take_local_reply(&mut self) -> Option<LocalReply> {
+        let query = self.outstanding.front_mut()?.query.as_mut()?;
+        let done = query.statements_done;
+        query.local_replies.pop_front_if(|reply| reply.after_statements <= done)
+    }
+
+    /// The request in front is answered. It is returned with what it was for.
+    pub fn on_answered(&mut self, now: Instant) -> Option<OutstandingRequest> {
+        let mut request = self.outstanding.pop_front()?;
+        if let Some(query) = request.query.take() {
+            let outcome = query.failed.map_or(Outcome::Completed, Outcome::Failed);
+            self.finish(query, outcome, now);
+        }
+        Some(request)
+    }
+
+    /// An error came for the request in front. What it takes back is handed to `undo`: the effects of that request, and of
+    /// those behind it that the server now ignores.
+    pub fn on_error(&mut self, state: SqlState, now: Instant, mut undo: impl FnMut(Effect)) {
+        self.copies_in = false;
+        let Some(front) = self.outstanding.front_mut() else { return };
+        match front.kind {
+            RequestKind::Query | RequestKind::FunctionCall => {
+                if let Some(query) = &mut front.query {
+                    query.failed = Some(state);
+                    query.local_replies.clear();
+                }
+            }
+            // A deferred constraint, say: ReadyForQuery follows.
+            RequestKind::Sync => {}
+            RequestKind::Parse
+            | RequestKind::Bind
+            | RequestKind::Describe
+            | RequestKind::Execute
+            | RequestKind::Close
+            | RequestKind::CopyEnd => {
+                let mut blamed = false;
+                while let Some(mut skipped) = self.outstanding.pop_front_if(|next| next.kind != RequestKind::Sync) {
+                    undo(skipped.effect);
+                    // The first query from the failed message on is the one that failed; those behind it never ran.
+                    if !blamed && let Some(query) = skipped.query.take() {
+                        blamed = true;
+                        self.finish(query, Outcome::Failed(state), now);
+                    }
+                }
+                self.skips_to_sync = self.outstanding.is_empty();
+            }
+        }
+    }
+
+    /// The server asks for COPY data.
+    pub fn on_copy_in(&mut self) {
+        let extended = self.front().is_some_and(|front| front.kind == RequestKind::Execute);
+        let data_end = self.outstanding.iter().position(|request| request.kind == RequestKind::CopyEnd);
+        if extended {
+            // The Syncs that the server reads while it takes COPY data are ignored: those in front of the data's end.
+            let mut at = 0;
+            let end = data_end.unwrap_or(self.outstanding.len());
+            self.outstanding.retain(|request| {
+                at += 1;
+                request.kind != RequestKind::Sync || at > end
+            });
+            self.awaits_sync = data_end.is_none() || !self.outstanding.iter().any(|request| request.kind == RequestKind::Sync);
+        }
+        self.copies_in = data_end.is_none();
+    }
+
+    /// ReadyForQuery came, with this status.
+    pub fn on_ready(&mut self, status: TransactionStatus) {
+        self.status = status;
+    }
+
+    /// Takes the reply that the proxy itself gives to the request in front, if it does. Call it until there is none.
+    pub fn take_fabricated(&mut self, out: &mut Vec<u8>) -> bool {
+        let Some(request) = self.outstanding.pop_front_if(|front| {
+            front.kind == RequestKind::CopyEnd
+                || matches!(front.delivery, Delivery::Fabricate(_) | Delivery::FabricateReady(_))
+        }) else {
+            return false;
+        };
+        match request.delivery {
+            Delivery::Fabricate(messages) => out.extend_from_slice(&messages),
+            Delivery::FabricateReady(messages) => {
+                out.extend_from_slice(&messages);
+                encode::ready_for_query(out, self.status);
+            }
+            Delivery::Forward | Delivery::Withhold => {}
+        }
+        true
+    }
+
+    /// The server, or the client, is lost: whatever is outstanding won't be answered.
+    pub fn on_lost(&mut self, now: Instant) {
+        while let Some(mut request) = self.outstanding.pop_front() {
+            if let Some(query) = request.query.take() {
+                self.finish(query, Outcome::Lost, now);
+            }
+        }
+    }
+
+    /// Whether there are answered queries that nobody has observed.
+    pub fn has_answered(&self) -> bool {
+        !self.answered.is_empty()
+    }
+
+    /// Shows every answered query, whose reply has been written to the client by now, to `observe`.
+    pub fn observe_answered(&mut self, drained_at: Instant, server_pid: i32, mut observe: impl FnMut(&QueryRecord<'_>)) {
+        for AnsweredQuery { query, last_byte_at, outcome } in self.answered.drain(..) {
+            let first_byte_at = query.first_byte_at.unwrap_or(last_byte_at);
+            let phases = Phases {
+                queue_wait: query.sent_at.saturating_duration_since(query.received_at),
+                queue_cause: query.queue_cause,
+                first_byte: first_byte_at.saturating_duration_since(query.sent_at),
+                last_byte: last_byte_at.saturating_duration_since(first_byte_at),
+                client_drain: drained_at.saturating_duration_since(last_byte_at),
+            };
+            observe(&QueryRecord {
+                sql: self.texts.get(query.text).unwrap_or_default(),
+                kind: query.kind,
+                phases,
+                outcome,
+                rows: query.rows,
+                trace: query.trace.as_ref(),
+                context: query.context,
+                server_pid,
+            });
+        }
+        if self.outstanding.is_empty() {
+            self.texts.clear();
+        }
+    }
+
+    fn finish(&mut self, query: QueryInFlight, outcome: Outcome, now: Instant) {
+        self.answered.push(AnsweredQuery { query, last_byte_at: now, outcome });
+    }
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl OutstandingRequest {
+    /// Of the client's, answered by the server.
+    pub fn forwarded(kind: RequestKind) -> Self {
+        Self { kind, delivery: Delivery::Forward, effect: Effect::None, query: None }
+    }
+
+    /// Of the proxy's own, whose reply nobody gets.
+    pub fn withheld(kind: RequestKind, effect: Effect) -> Self {
+        Self { kind, delivery: Delivery::Withhold, effect, query: None }
+    }
+
+    /// Of the client's, answered by the proxy.
+    pub fn fabricated(kind: RequestKind, messages: impl Into<Box<[u8]>>) -> Self {
+        Self { kind, delivery: Delivery::Fabricate(messages.into()), effect: Effect::None, query: None }
+    }
+}
+
+impl QueryInFlight {
+    /// A query that leaves now.
+    pub fn new(kind: QueryKind, text: Range<usize>, received: Received, now: Instant) -> Self {
+        Self {
+            kind,
+            text,
+            received_at: received.at,
+            sent_at: now,
+            queue_cause: received.queue_cause,
+            trace: None,
+            context: ContextState::None,
+            positions: PositionMap::default(),
+            local_replies: VecDeque::new(),
+            first_byte_at: None,
+            statements_done: 0,
+            rows: 0,
+            failed: None,
+        }
+    }
+}
+
+/// When a message came from the client, and what it waited for since.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    /// When it was read.
+    pub at: Instant,
+    /// Why it waited for a server; `None` where there was one at once.
+    pub queue_cause: Option<QueueCause>,
+}
+
+impl Received {
+    /// How long it has waited.
+    pub fn elapsed(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.at)
+    }
+}

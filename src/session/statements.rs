@@ -1,0 +1,249 @@
+//! The client's prepared statements and the server's: the same text, under names that differ.
+//!
+//! A client prepares once and may then meet any server of its pool. So each definition (text and parameter types) gets one
+//! name of the proxy's own, and a server that lacks it is sent the Parse again, ahead of whatever needs it.
+
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+
+use crate::protocol::frame::split_cstr;
+
+/// A prepared statement that clients share if their text and parameter types are the same.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// Its number, which makes its name on servers.
+    id: u64,
+    /// Text, NUL, and parameter types, as they stand in a Parse behind the name.
+    definition: Box<[u8]>,
+}
+
+impl Statement {
+    /// The text.
+    pub fn text(&self) -> &[u8] {
+        split_cstr(&self.definition).map_or(&self.definition[..], |(text, _)| text)
+    }
+
+    /// Appends its name on servers.
+    pub fn write_name(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(Self::NAME_PREFIX.as_bytes());
+        let mut digits = [0; 20];
+        let mut rest = self.id;
+        let mut at = digits.len();
+        loop {
+            at -= 1;
+            if let Some(digit) = digits.get_mut(at) {
+                *digit = b'0' + u8::try_from(rest % 10).expect("a digit");
+            }
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        out.extend_from_slice(digits.get(at..).unwrap_or_default());
+    }
+
+    /// Text, NUL, and parameter types.
+    pub fn definition(&self) -> &[u8] {
+        &self.definition
+    }
+
+    /// What the names on servers begin with.
+    pub const NAME_PREFIX: &'static str = "pgspan_";
+}
+
+/// All definitions that some client or server of a pool still knows.
+#[derive(Debug, Default)]
+pub struct Definitions {
+    by_definition: HashMap<Box<[u8]>, Weak<Statement>>,
+    next_id: u64,
+    /// At this size, those that nobody knows any more are swept out.
+    sweep_at: usize,
+}
+
+impl Definitions {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The one statement with this definition.
+    pub fn intern(&mut self, definition: &[u8]) -> Rc<Statement> {
+        const SWEEP_AT_LEAST: usize = 256;
+        if let Some(known) = self.by_definition.get(definition).and_then(Weak::upgrade) {
+            return known;
+        }
+        if self.by_definition.len() >= self.sweep_at {
+            self.by_definition
+                .retain(|_, statement| statement.strong_count() > 0);
+            self.sweep_at = SWEEP_AT_LEAST.max(2 * self.by_definition.len());
+        }
+        self.next_id += 1;
+        let statement = Rc::new(Statement {
+            id: self.next_id,
+            definition: definition.into(),
+        });
+        self.by_definition
+            .insert(definition.into(), Rc::downgrade(&statement));
+        statement
+    }
+}
+
+/// What a client's names stand for.
+#[derive(Debug, Default)]
+pub struct ClientStatements {
+    /// Made when the first one is prepared: most idle clients have none.
+    by_name: Option<Box<HashMap<Box<[u8]>, Rc<Statement>>>>,
+}
+
+impl ClientStatements {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_name.as_ref().map_or(0, |by_name| by_name.len())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What a name stands for.
+    pub fn find(&self, name: &[u8]) -> Option<&Rc<Statement>> {
+        self.by_name.as_ref()?.get(name)
+    }
+
+    /// A name gets a meaning.
+    pub fn insert(&mut self, name: &[u8], statement: Rc<Statement>) {
+        self.by_name
+            .get_or_insert_default()
+            .insert(name.into(), statement);
+    }
+
+    /// A name is free again.
+    pub fn remove(&mut self, name: &[u8]) {
+        if let Some(by_name) = &mut self.by_name {
+            by_name.remove(name);
+        }
+    }
+
+    /// All names are free again.
+    pub fn clear(&mut self) {
+        self.by_name = None;
+    }
+}
+
+/// The statements that a server has, or will have once it has come to the messages it was sent.
+#[derive(Debug, Default)]
+pub struct ServerStatements {
+    by_id: HashMap<u64, Held>,
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    statement: Rc<Statement>,
+    /// Counts up with every use: the smallest is the least recently used.
+    last_use: u64,
+}
+
+impl ServerStatements {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Whether the server has it; being asked for is being used.
+    pub fn touch(&mut self, statement: &Statement) -> bool {
+        self.uses += 1;
+        let uses = self.uses;
+        self.by_id
+            .get_mut(&statement.id)
+            .map(|held| held.last_use = uses)
+            .is_some()
+    }
+
+    /// The server gets it, or keeps it after all.
+    pub fn insert(&mut self, statement: Rc<Statement>) {
+        self.uses += 1;
+        let last_use = self.uses;
+        self.by_id.insert(
+            statement.id,
+            Held {
+                statement,
+                last_use,
+            },
+        );
+    }
+
+    /// The server does not have it after all.
+    pub fn remove(&mut self, statement: &Statement) {
+        self.by_id.remove(&statement.id);
+    }
+
+    /// Takes out the least recently used one, if there are `limit` or more: there must be room before another is prepared.
+    pub fn evict(&mut self, limit: usize) -> Option<Rc<Statement>> {
+        if self.by_id.len() < limit {
+            return None;
+        }
+        let oldest = self
+            .by_id
+            .values()
+            .min_by_key(|held| held.last_use)?
+            .statement
+            .id;
+        self.by_id.remove(&oldest).map(|held| held.statement)
+    }
+
+    /// The server has forgotten them all.
+    pub fn clear(&mut self) {
+        self.by_id.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_with_the_same_text_and_types_share_a_statement() {
+        let mut definitions = Definitions::new();
+        let one = definitions.intern(b"SELECT $1\0\0\0");
+        assert!(Rc::ptr_eq(&one, &definitions.intern(b"SELECT $1\0\0\0")));
+        assert!(!Rc::ptr_eq(
+            &one,
+            &definitions.intern(b"SELECT $1\0\0\x01\0\0\0\x17")
+        ));
+        let mut name = Vec::new();
+        one.write_name(&mut name);
+        assert_eq!(name, b"pgspan_1");
+        assert_eq!(one.text(), b"SELECT $1");
+    }
+
+    #[test]
+    fn definitions_that_nobody_knows_are_swept_out() {
+        let mut definitions = Definitions::new();
+        let kept = definitions.intern(b"kept\0\0\0");
+        for number in 0..10_000 {
+            definitions.intern(format!("{number}\0\0\0").as_bytes());
+        }
+        assert!(definitions.by_definition.len() <= 257);
+        assert!(Rc::ptr_eq(&kept, &definitions.intern(b"kept\0\0\0")));
+    }
+
+    #[test]
+    fn the_least_recently_used_statement_makes_room() {
+        let (mut definitions, mut server) = (Definitions::new(), ServerStatements::default());
+        let [one, two, three] = [b"1", b"2", b"3"].map(|text| definitions.intern(text));
+        server.insert(one.clone());
+        server.insert(two.clone());
+        assert!(server.touch(&one));
+        assert_eq!(server.evict(3), None);
+        assert_eq!(server.evict(2), Some(two.clone()));
+        server.insert(three);
+        assert!(!server.touch(&two));
+    }
+}
