@@ -3,8 +3,11 @@
 //! Source: <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
 
 pub mod backend;
+pub mod cancel_key;
+pub mod encode;
 pub mod error_response;
 pub mod forwarder;
 pub mod frame;
 pub mod frontend;
 pub mod outbound;
+pub mod startup;
