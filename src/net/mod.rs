@@ -1,1 +1,4 @@
-//! net
+//! The wires: sockets, and what is on its way through them.
+
+pub mod lane;
+pub mod socket;

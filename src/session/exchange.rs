@@ -72,12 +72,19 @@ pub enum Delivery {
 pub enum Effect {
     /// Nothing.
     None,
-    /// The server has this statement, and the client this name for it, if it is a name of the client's.
-    Prepared {
+    /// The client has this name for a statement.
+    Named {
+        /// The client's name.
+        name: Box<[u8]>,
         /// The statement.
         statement: Rc<Statement>,
-        /// The client's name; `None` where the proxy sent the Parse of its own accord.
-        client_name: Option<Box<[u8]>>,
+    },
+    /// The server has this statement, and the client this name for it, unless the proxy sent the Parse of its own accord.
+    Prepared {
+        /// The client's name.
+        name: Option<Box<[u8]>>,
+        /// The statement.
+        statement: Rc<Statement>,
     },
     /// The server does not have this statement any more.
     Evicted(Rc<Statement>),
@@ -276,8 +283,12 @@ impl Exchange {
     pub fn on_answered(&mut self, now: Instant) -> Option<OutstandingRequest> {
         let mut request = self.outstanding.pop_front()?;
         if let Some(query) = request.query.take() {
-            let outcome = query.failed.map_or(Outcome::Completed, Outcome::Failed);
-            self.finish(query, outcome, now);
+            match (query.failed, request.kind) {
+                // Only a Parse that fails is a query that somebody wants to know of.
+                (_, RequestKind::Parse) => {}
+                (Some(state), _) => self.finish(query, Outcome::Failed(state), now),
+                (None, _) => self.finish(query, Outcome::Completed, now),
+            }
         }
         Some(request)
     }

@@ -1,0 +1,85 @@
+//! One side of a link: a socket, and the bytes for it that the kernel would not take yet.
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, ready};
+
+use crate::net::socket::Socket;
+use crate::protocol::outbound::Outbound;
+
+/// A socket with a backlog. While there is a backlog, nobody reads from the other side: it holds one read's worth at most.
+#[derive(Debug)]
+pub struct Lane {
+    /// The socket.
+    pub socket: Socket,
+    /// Not written yet, from `written` on. Without memory while the peer keeps up.
+    backlog: Vec<u8>,
+    written: usize,
+}
+
+/// How many pieces go into one write.
+const PIECES: usize = 64;
+
+impl Lane {
+    /// With nothing on its way.
+    pub fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            backlog: Vec::new(),
+            written: 0,
+        }
+    }
+
+    /// Whether everything has been written.
+    pub fn is_drained(&self) -> bool {
+        self.backlog.is_empty()
+    }
+
+    /// Bytes that wait for the peer.
+    pub fn backlog_len(&self) -> usize {
+        self.backlog.len() - self.written
+    }
+
+    /// Writes what is in `outbound`, whose passed ranges are of `input`, and empties it. What the kernel does not take is kept.
+    pub fn send(&mut self, outbound: &mut Outbound, input: &[u8]) -> io::Result<()> {
+        let len = outbound.len();
+        let mut sent = 0;
+        if self.is_drained() {
+            if let Some(single) = outbound.single(input) {
+                sent = self.socket.write(&[IoSlice::new(single)])?;
+            } else {
+                while sent < len {
+                    let mut slices = [IoSlice::new(&[]); PIECES];
+                    let filled = outbound.fill(input, sent, &mut slices);
+                    let written = self.socket.write(slices.get(..filled).unwrap_or_default())?;
+                    if written == 0 {
+                        break;
+                    }
+                    sent += written;
+                }
+            }
+        }
+        if sent < len {
+            outbound.copy_rest(input, sent, &mut self.backlog);
+        }
+        outbound.clear();
+        Ok(())
+    }
+
+    /// Writes the backlog; ready when there is none.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_drained() {
+            return Poll::Ready(Ok(()));
+        }
+        while let Some(rest) = self.backlog.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match self.socket.write(&[IoSlice::new(rest)])? {
+                0 => ready!(self.socket.poll_writable(cx))?,
+                written => self.written += written,
+            }
+        }
+        // The memory goes back: an idle connection holds none.
+        self.backlog = Vec::new();
+        self.written = 0;
+        self.socket.on_drained()?;
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,78 @@
+//! What is known of a client between its messages.
+
+use std::rc::Rc;
+
+use crate::config::choices::PoolMode;
+use crate::protocol::backend::TransactionStatus;
+use crate::session::annotator::{QueryPlan, Surroundings};
+use crate::session::exchange::Received;
+use crate::session::parameters::ParameterSet;
+use crate::session::statements::ClientStatements;
+use crate::session::trace::SessionTrace;
+use crate::sql::encoding::ClientEncoding;
+use crate::sql::lexer::StandardConformingStrings;
+
+/// A client that is logged in. It lives as long as the client does, whichever server it is linked to.
+#[derive(Debug)]
+pub struct ClientSession {
+    /// When its server goes back.
+    pub mode: PoolMode,
+    /// Whose queries these are.
+    pub trace: SessionTrace,
+    /// Its prepared statements.
+    pub statements: ClientStatements,
+    /// What must be set on a server before this client uses it. Shared with clients that want the same.
+    pub parameters: Rc<ParameterSet>,
+    /// The plan for the query that it paused with, until there is a server for it.
+    pub planned: Option<Box<QueryPlan>>,
+    /// Since when its first message waits for a server, and why.
+    pub waited: Option<Received>,
+    server_version: u32,
+    strings: StandardConformingStrings,
+    encoding: ClientEncoding,
+}
+
+impl ClientSession {
+    /// A client that has just logged in. `server_version` is server_version_num.
+    pub fn new(mode: PoolMode, trace: SessionTrace, parameters: Rc<ParameterSet>, server_version: u32) -> Self {
+        let mut session = Self {
+            mode,
+            trace,
+            statements: ClientStatements::default(),
+            parameters: Rc::clone(&parameters),
+            planned: None,
+            waited: None,
+            server_version,
+            strings: StandardConformingStrings::On,
+            encoding: ClientEncoding::from_name(b"UTF8"),
+        };
+        session.set_parameters(parameters);
+        session
+    }
+
+    /// The server reported that a parameter has changed.
+    pub fn on_parameter_status(&mut self, name: &[u8], value: &[u8]) {
+        Rc::make_mut(&mut self.parameters).insert(name, value);
+        self.set_parameters(Rc::clone(&self.parameters));
+    }
+
+    /// What a query's meaning depends on.
+    pub fn surroundings(&self, status: TransactionStatus) -> Surroundings {
+        Surroundings {
+            server_version: self.server_version,
+            strings: self.strings,
+            encoding: self.encoding,
+            status,
+            replication: false,
+        }
+    }
+
+    fn set_parameters(&mut self, parameters: Rc<ParameterSet>) {
+        self.strings = match parameters.value(b"standard_conforming_strings") {
+            Some(b"off") => StandardConformingStrings::Off,
+            _ => StandardConformingStrings::On,
+        };
+        self.encoding = ClientEncoding::from_name(parameters.value(b"client_encoding").unwrap_or(b"UTF8"));
+        self.parameters = parameters;
+    }
+}

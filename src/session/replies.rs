@@ -1,0 +1,306 @@
+//! What becomes of each message that a server sends.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::protocol::backend::{
+    BackendTag, ErrorFields, TransactionStatus, command_tag, parameter_status, rows_of,
+};
+use crate::protocol::encode;
+use crate::protocol::error_response::SqlState;
+use crate::protocol::forwarder::{Arrived, BodyNeeded, Disposition, Judge};
+use crate::protocol::frame::FrameHeader;
+use crate::protocol::outbound::Outbound;
+use crate::session::client_session::ClientSession;
+use crate::session::exchange::{Delivery, Effect, RequestKind};
+use crate::session::parameters::follows;
+use crate::session::position_map::PositionMap;
+use crate::session::server_session::ServerSession;
+use crate::session::violation::Violation;
+
+/// Judges what a server sends to the client that it is linked to.
+#[derive(Debug)]
+pub struct Replies<'a> {
+    client: &'a mut ClientSession,
+    server: &'a mut ServerSession,
+    now: Instant,
+    /// The request in front may not have had its first byte yet.
+    fresh_front: bool,
+    fatal: Option<SqlState>,
+}
+
+/// Messages that are needed whole are at most this long, or pass without a closer look where that is harmless.
+const WHOLE_LIMIT: usize = 1 << 20;
+
+impl<'a> Replies<'a> {
+    /// For one read that has brought something, at this time.
+    pub fn new(client: &'a mut ClientSession, server: &'a mut ServerSession, now: Instant) -> Self {
+        Self { client, server, now, fresh_front: true, fatal: None }
+    }
+
+    /// The SQLSTATE with which the server ended the session, if it did.
+    pub fn fatal(&self) -> Option<SqlState> {
+        self.fatal
+    }
+}
+
+impl Judge for Replies<'_> {
+    type Violation = Violation;
+
+    fn malformed(&mut self, tag: u8) -> Violation {
+        Violation::ServerMessageLength(tag)
+    }
+
+    fn body_needed(&mut self, header: FrameHeader) -> Result<BodyNeeded, Violation> {
+        let tag = BackendTag::from_byte(header.tag).ok_or(Violation::ServerMessageType(header.tag))?;
+        if self.fresh_front {
+            self.fresh_front = false;
+            self.server.exchange.on_bytes(self.now);
+        }
+        Ok(match tag {
+            // Data: there will be more of it.
+            BackendTag::DataRow | BackendTag::CopyData => BodyNeeded::Nothing,
+            BackendTag::ParameterDescription
+            | BackendTag::CopyInResponse
+            | BackendTag::CopyOutResponse
+            | BackendTag::CopyBothResponse
+            | BackendTag::CopyDone
+            | BackendTag::FunctionCallResponse
+            | BackendTag::NotificationResponse => BodyNeeded::Nothing,
+            // The end of a Describe, which may be followed by an answer of the proxy's own.
+            BackendTag::RowDescription if self.front_is(RequestKind::Describe) => BodyNeeded::Whole,
+            BackendTag::RowDescription => BodyNeeded::Nothing,
+            BackendTag::ErrorResponse | BackendTag::NoticeResponse if header.body_len > WHOLE_LIMIT => {
+                BodyNeeded::Prefix(WHOLE_LIMIT)
+            }
+            BackendTag::ErrorResponse | BackendTag::NoticeResponse => BodyNeeded::Whole,
+            BackendTag::ParseComplete
+            | BackendTag::BindComplete
+            | BackendTag::CloseComplete
+            | BackendTag::NoData
+            | BackendTag::CommandComplete
+            | BackendTag::EmptyQueryResponse
+            | BackendTag::PortalSuspended
+            | BackendTag::ParameterStatus
+            | BackendTag::ReadyForQuery => {
+                if header.body_len > WHOLE_LIMIT {
+                    return Err(Violation::ServerMessageLength(header.tag));
+                }
+                BodyNeeded::Whole
+            }
+        })
+    }
+
+    fn on_frame(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Result<Disposition, Violation> {
+        let tag = BackendTag::from_byte(arrived.header.tag).expect("a tag that was judged by its header");
+        match tag {
+            // At any time, whoever is in front.
+            BackendTag::NotificationResponse => return Ok(Disposition::Forward),
+            BackendTag::NoticeResponse => return Ok(self.on_notice(&arrived, out)),
+            BackendTag::ParameterStatus => return self.on_parameter_status(&arrived),
+            BackendTag::ErrorResponse => return self.on_error(&arrived, out),
+            _ => {}
+        }
+        self.emit_local_replies(out);
+        let Some(front) = self.server.exchange.front() else {
+            return Err(Violation::ServerUnexpected(arrived.header.tag));
+        };
+        let kind = front.kind;
+        let delivers = front.delivery != Delivery::Withhold;
+        match (tag, kind) {
+            // In the middle of a reply.
+            (
+                BackendTag::RowDescription | BackendTag::DataRow | BackendTag::CopyData | BackendTag::CopyDone,
+                RequestKind::Query | RequestKind::Execute,
+            )
+            | (BackendTag::CopyOutResponse, RequestKind::Query | RequestKind::Execute)
+            | (BackendTag::ParameterDescription, RequestKind::Describe)
+            | (BackendTag::FunctionCallResponse, RequestKind::FunctionCall) => Ok(pass_if(delivers)),
+            (BackendTag::CopyInResponse, RequestKind::Query | RequestKind::Execute) => {
+                self.server.exchange.on_copy_in();
+                Ok(pass_if(delivers))
+            }
+            // A statement of a Query is done, or the Execute is.
+            (BackendTag::CommandComplete, RequestKind::Query) => {
+                self.on_command(&arrived)?;
+                if delivers {
+                    arrived.pass_whole(out);
+                }
+                self.emit_local_replies(out);
+                Ok(Disposition::Discard)
+            }
+            (BackendTag::EmptyQueryResponse, RequestKind::Query) => Ok(pass_if(delivers)),
+            (BackendTag::CommandComplete, RequestKind::Execute) => {
+                self.on_command(&arrived)?;
+                Ok(self.on_answered(&arrived, delivers, out))
+            }
+            // The end of a reply.
+            (BackendTag::ParseComplete, RequestKind::Parse)
+            | (BackendTag::BindComplete, RequestKind::Bind)
+            | (BackendTag::CloseComplete, RequestKind::Close)
+            | (BackendTag::RowDescription | BackendTag::NoData, RequestKind::Describe)
+            | (BackendTag::EmptyQueryResponse | BackendTag::PortalSuspended, RequestKind::Execute) => {
+                Ok(self.on_answered(&arrived, delivers, out))
+            }
+            (BackendTag::ReadyForQuery, RequestKind::Query | RequestKind::FunctionCall | RequestKind::Sync) => {
+                let status = arrived.body.first().copied().and_then(TransactionStatus::from_byte);
+                let status = status.ok_or(Violation::ServerMalformed(arrived.header.tag))?;
+                self.server.exchange.on_ready(status);
+                if delivers {
+                    self.client.trace.on_ready(status);
+                }
+                if status == TransactionStatus::Idle && !self.server.named_portals.is_empty() {
+                    self.server.named_portals.clear();
+                }
+                Ok(self.on_answered(&arrived, delivers, out))
+            }
+            _ => Err(Violation::ServerUnexpected(arrived.header.tag)),
+        }
+    }
+}
+
+impl Replies<'_> {
+    fn front_is(&self, kind: RequestKind) -> bool {
+        self.server.exchange.front().is_some_and(|front| front.kind == kind)
+    }
+
+    /// The request in front has all of its reply with this message, which is whole.
+    fn on_answered(&mut self, arrived: &Arrived<'_>, delivers: bool, out: &mut Outbound) -> Disposition {
+        if delivers {
+            arrived.pass_whole(out);
+        }
+        self.server.exchange.on_answered(self.now);
+        self.fresh_front = true;
+        let exchange = &mut self.server.exchange;
+        out.write(|out| while exchange.take_fabricated(out) {});
+        Disposition::Discard
+    }
+
+    fn on_command(&mut self, arrived: &Arrived<'_>) -> Result<(), Violation> {
+        let tag = command_tag(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
+        self.server.exchange.on_statement_done(rows_of(tag));
+        if self.server.exchange.is_delivering() {
+            self.client.trace.on_command_complete(tag);
+            if matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL") {
+                self.client.statements.clear();
+                self.server.on_deallocate_all();
+            }
+        }
+        Ok(())
+    }
+
+    fn on_parameter_status(&mut self, arrived: &Arrived<'_>) -> Result<Disposition, Violation> {
+        let (name, value) = parameter_status(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
+        if !follows(name) {
+            return Ok(Disposition::Forward);
+        }
+        // A report of what the proxy itself has set: the client knows.
+        let is_known = self.client.parameters.value(name) == Some(value);
+        if self.server.parameters.value(name) != Some(value) {
+            Rc::make_mut(&mut self.server.parameters).insert(name, value);
+        }
+        if is_known || !self.server.exchange.is_delivering() {
+            return Ok(Disposition::Discard);
+        }
+        self.client.on_parameter_status(name, value);
+        if self.client.parameters == self.server.parameters {
+            self.server.parameters = Rc::clone(&self.client.parameters);
+        }
+        Ok(Disposition::Forward)
+    }
+
+    fn on_notice(&mut self, arrived: &Arrived<'_>, out: &mut Outbound) -> Disposition {
+        if !self.server.exchange.is_delivering() {
+            return Disposition::Discard;
+        }
+        self.pass_mapped(arrived, out)
+    }
+
+    fn on_error(&mut self, arrived: &Arrived<'_>, out: &mut Outbound) -> Result<Disposition, Violation> {
+        let fields = ErrorFields::new(arrived.body);
+        let state = fields.sql_state();
+        if fields.is_fatal() {
+            self.fatal = Some(state);
+        }
+        let exchange = &mut self.server.exchange;
+        if let Some(front) = exchange.front()
+            && front.delivery == Delivery::Withhold
+            && front.kind == RequestKind::Query
+            && self.fatal.is_none()
+        {
+            return Err(Violation::ServerRefusedParameters(state));
+        }
+        // A syntax error is found before any statement runs; any other one after those in front have been done.
+        if state != SqlState::SYNTAX_ERROR {
+            self.emit_local_replies(out);
+        }
+        let disposition = self.pass_mapped(arrived, out);
+        let mut undone: Vec<Effect> = Vec::new();
+        self.server.exchange.on_error(state, self.now, |effect| undone.push(effect));
+        for effect in undone {
+            if let Effect::Named { name, statement } | Effect::Prepared { name: Some(name), statement } = &effect
+                && self.client.statements.find(name).is_some_and(|known| Rc::ptr_eq(known, statement))
+            {
+                self.client.statements.remove(name);
+            }
+            self.server.undo(&effect);
+        }
+        self.client.trace.on_error();
+        self.fresh_front = true;
+        let exchange = &mut self.server.exchange;
+        if arrived.whole().is_some() {
+            out.write(|out| while exchange.take_fabricated(out) {});
+        }
+        Ok(disposition)
+    }
+
+    /// Passes an error or a notice on, its position brought back to the text that the client sent.
+    fn pass_mapped(&self, arrived: &Arrived<'_>, out: &mut Outbound) -> Disposition {
+        let positions = self.server.exchange.front().and_then(|front| front.query.as_ref()).map(|query| &query.positions);
+        match (positions, arrived.whole()) {
+            (Some(positions), Some(frame)) if !positions.is_identity() => {
+                if !write_mapped(frame.tag, frame.body, positions, out) {
+                    arrived.pass_whole(out);
+                }
+                Disposition::Discard
+            }
+            (_, Some(_)) => {
+                arrived.pass_whole(out);
+                Disposition::Discard
+            }
+            (_, None) => Disposition::Forward,
+        }
+    }
+
+    fn emit_local_replies(&mut self, out: &mut Outbound) {
+        while let Some(reply) = self.server.exchange.take_local_reply() {
+            out.copy(&reply.messages);
+        }
+    }
+}
+
+fn pass_if(delivers: bool) -> Disposition {
+    if delivers { Disposition::Forward } else { Disposition::Discard }
+}
+
+/// Writes an error or a notice with its field `P` mapped. Whether there was one: nothing is written otherwise.
+fn write_mapped(tag: u8, body: &[u8], positions: &PositionMap, out: &mut Outbound) -> bool {
+    let parsed = |text: &[u8]| str::from_utf8(text).ok()?.parse::<u32>().ok();
+    let Some(position) = ErrorFields::new(body).field(b'P').and_then(parsed) else {
+        return false;
+    };
+    out.write(|out| {
+        encode::message(out, tag, |out| {
+            for (kind, text) in ErrorFields::new(body) {
+                out.push(kind);
+                match kind {
+                    b'P' => out.extend_from_slice(positions.to_client(position).to_string().as_bytes()),
+                    _ => out.extend_from_slice(text),
+                }
+                out.push(0);
+            }
+            out.push(0);
+        });
+    });
+    true
+}

@@ -1,0 +1,570 @@
+//! What becomes of each message that a client sends.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::config::choices::PoolMode;
+use crate::protocol::backend::TransactionStatus;
+use crate::protocol::encode;
+use crate::protocol::forwarder::{Arrived, BodyNeeded, Disposition, Judge};
+use crate::protocol::frame::{FrameHeader, split_cstr};
+use crate::protocol::frontend::{Bind, FrontendTag, Parse, Target};
+use crate::protocol::outbound::Outbound;
+use crate::session::annotator::{AnnotationPolicy, Annotator, QueryPlan, Verdict};
+use crate::session::client_session::ClientSession;
+use crate::session::exchange::{
+    Delivery, Effect, LocalReply, OutstandingRequest, QueryInFlight, Received, RequestKind,
+};
+use crate::session::query_record::QueryKind;
+use crate::session::server_session::{PortalSource, ServerSession};
+use crate::session::statements::{Definitions, Statement};
+use crate::session::tally::Tally;
+use crate::session::violation::Violation;
+
+/// How requests are treated in one pool.
+#[derive(Clone, Debug)]
+pub struct RequestPolicy {
+    /// How queries are annotated.
+    pub annotation: AnnotationPolicy,
+    /// Statements that are kept prepared on a server at most.
+    pub max_prepared_statements: usize,
+}
+
+/// What requests are worked on with: made once, used for all clients of a worker.
+#[derive(Debug)]
+pub struct Workbench {
+    /// Plans queries.
+    pub annotator: Annotator,
+    /// Plans that nobody uses.
+    pub plans: Vec<Box<QueryPlan>>,
+    /// What happened, for the metrics.
+    pub tally: Tally,
+}
+
+/// Judges what a client sends: with a server, or, before there is one, as far as none is needed.
+pub struct Requests<'a> {
+    /// Who asks.
+    pub client: &'a mut ClientSession,
+    /// Who answers.
+    pub server: Option<&'a mut ServerSession>,
+    /// The statements of the pool.
+    pub definitions: &'a mut Definitions,
+    /// How requests are treated.
+    pub policy: &'a RequestPolicy,
+    /// What they are worked on with.
+    pub bench: &'a mut Workbench,
+    /// Where answers of the proxy's own go.
+    pub to_client: &'a mut Outbound,
+    /// The time of this wake-up.
+    pub now: Instant,
+    /// When the message in hand came.
+    received: Received,
+    /// Why it paused, if it did.
+    pause: Option<Pause>,
+}
+
+/// Why a client's messages are not judged further for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// There must be a server first.
+    NeedsServer,
+    /// Too many requests are outstanding: replies have to come first.
+    Throttled,
+    /// The client has said good-bye.
+    Terminated,
+}
+
+/// How much of a named statement is kept at most, in bytes.
+pub const MAX_DEFINITION_LEN: usize = 16 << 20;
+
+/// How much of a Bind, and of a Parse that is not kept, is looked at: the names must end in it.
+const NAMES_LIMIT: usize = 1024;
+
+impl Judge for Requests<'_> {
+    type Violation = Violation;
+
+    fn malformed(&mut self, tag: u8) -> Violation {
+        Violation::ClientMessageLength(tag)
+    }
+
+    fn body_needed(&mut self, header: FrameHeader) -> Result<BodyNeeded, Violation> {
+        let tag = FrontendTag::from_byte(header.tag).ok_or(Violation::ClientMessageType(header.tag))?;
+        if header.body_len > tag.max_body_len() {
+            return Err(Violation::ClientMessageLength(header.tag));
+        }
+        Ok(match tag {
+            FrontendTag::Query if header.body_len <= self.policy.annotation.max_query_bytes => BodyNeeded::Whole,
+            FrontendTag::Query => BodyNeeded::Prefix(NAMES_LIMIT),
+            FrontendTag::Parse if header.body_len <= MAX_DEFINITION_LEN => BodyNeeded::Whole,
+            FrontendTag::Parse | FrontendTag::Bind => BodyNeeded::Prefix(NAMES_LIMIT),
+            FrontendTag::Describe | FrontendTag::Execute | FrontendTag::Close => BodyNeeded::Whole,
+            FrontendTag::Flush
+            | FrontendTag::Sync
+            | FrontendTag::FunctionCall
+            | FrontendTag::CopyData
+            | FrontendTag::CopyDone
+            | FrontendTag::CopyFail
+            | FrontendTag::Terminate => BodyNeeded::Nothing,
+            FrontendTag::Password => return Err(Violation::ClientMessageType(header.tag)),
+        })
+    }
+
+    fn on_frame(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Result<Disposition, Violation> {
+        let tag = FrontendTag::from_byte(arrived.header.tag).expect("a tag that was judged by its header");
+        match tag {
+            // Taken in any state.
+            FrontendTag::Terminate => return Ok(self.pause(Pause::Terminated)),
+            FrontendTag::Sync => return Ok(self.on_sync()),
+            // Not requests: the server takes them, or ignores them, without a reply.
+            FrontendTag::CopyData | FrontendTag::Flush => {
+                return Ok(if self.server.is_some() { Disposition::Forward } else { Disposition::Discard });
+            }
+            FrontendTag::CopyDone | FrontendTag::CopyFail => {
+                let Some(server) = &mut self.server else { return Ok(Disposition::Discard) };
+                server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::CopyEnd));
+                return Ok(Disposition::Forward);
+            }
+            _ => {}
+        }
+        if let Some(server) = &self.server {
+            if server.exchange.skips_to_sync() {
+                // The server would ignore it too.
+                return Ok(Disposition::Discard);
+            }
+            if server.exchange.is_full() {
+                return Ok(self.pause(Pause::Throttled));
+            }
+            self.received = self.client.waited.take().unwrap_or(Received { at: self.now, queue_cause: None });
+        }
+        match tag {
+            FrontendTag::Query => Ok(self.on_query(arrived, out)),
+            FrontendTag::Parse => self.on_parse(arrived, out),
+            FrontendTag::Bind => self.on_bind(arrived, out),
+            FrontendTag::Describe => Ok(self.on_describe(arrived, out)),
+            FrontendTag::Close => Ok(self.on_close(arrived)),
+            FrontendTag::Execute => Ok(self.on_execute(arrived)),
+            _ => Ok(self.on_function_call()),
+        }
+    }
+}
+
+impl Requests<'_> {
+    /// Why it paused, if it did.
+    pub fn paused(&self) -> Option<Pause> {
+        self.pause
+    }
+
+    fn pause(&mut self, why: Pause) -> Disposition {
+        self.pause = Some(why);
+        Disposition::Pause
+    }
+
+    fn status(&self) -> TransactionStatus {
+        self.server
+            .as_ref()
+            .map_or(TransactionStatus::Idle, |server| server.exchange.status())
+    }
+
+    fn on_query(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Disposition {
+        let text = arrived.body.strip_suffix(&[0]).unwrap_or(arrived.body);
+        let Some(_) = arrived.whole() else {
+            return self.forward_query(text, None);
+        };
+        let mut plan = self.client.planned.take().unwrap_or_else(|| {
+            let mut plan = self.bench.plans.pop().unwrap_or_default();
+            let around = self.client.surroundings(self.status());
+            let policy = &self.policy.annotation;
+            self.bench.annotator.plan(policy, text, &mut self.client.trace, &around, &mut plan);
+            plan
+        });
+        let disposition = match plan.verdict() {
+            Verdict::Answered => {
+                self.answer_query(&plan);
+                Disposition::Discard
+            }
+            _ if self.server.is_none() => {
+                self.client.planned = Some(plan);
+                return self.pause(Pause::NeedsServer);
+            }
+            Verdict::Untouched(reason) => {
+                self.bench.tally.on_skipped(reason);
+                self.forward_query(text, Some(&mut plan))
+            }
+            Verdict::Edited => {
+                self.bench.tally.on_annotated();
+                write_edited(&arrived, &plan, out);
+                self.forward_query(text, Some(&mut plan));
+                Disposition::Discard
+            }
+        };
+        self.bench.plans.push(plan);
+        disposition
+    }
+
+    /// Queues a query that leaves for the server.
+    fn forward_query(&mut self, text: &[u8], plan: Option<&mut QueryPlan>) -> Disposition {
+        let Some(server) = self.server.as_deref_mut() else {
+            return self.pause(Pause::NeedsServer);
+        };
+        let text = server.exchange.keep_text(text);
+        let mut query = QueryInFlight::new(QueryKind::Simple, text, self.received, self.now);
+        match plan {
+            Some(plan) => {
+                query.trace = plan.trace().cloned();
+                query.context = plan.context();
+                query.positions = plan.positions();
+                query.local_replies.extend(plan.replies().map(|reply| LocalReply {
+                    after_statements: reply.after_statements,
+                    messages: reply.messages.into(),
+                }));
+            }
+            None => {
+                query.trace = Some(self.client.trace.effective());
+                query.context = self.client.trace.state();
+            }
+        }
+        server.exchange.on_request(OutstandingRequest {
+            query: Some(query),
+            ..OutstandingRequest::forwarded(RequestKind::Query)
+        });
+        Disposition::Forward
+    }
+
+    /// Answers a query of which nothing is left for a server.
+    fn answer_query(&mut self, plan: &QueryPlan) {
+        self.bench.tally.on_answered();
+        let mut messages = Vec::new();
+        plan.replies().for_each(|reply| messages.extend_from_slice(reply.messages));
+        match &mut self.server {
+            Some(server) if !server.exchange.is_idle() => server.exchange.on_request(OutstandingRequest {
+                delivery: Delivery::FabricateReady(messages.into()),
+                ..OutstandingRequest::forwarded(RequestKind::Query)
+            }),
+            server => {
+                let status = server.as_ref().map_or(TransactionStatus::Idle, |server| server.exchange.status());
+                self.to_client.copy(&messages);
+                self.to_client.write(|out| encode::ready_for_query(out, status));
+            }
+        }
+    }
+
+    fn on_parse(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Result<Disposition, Violation> {
+        let Some(server) = self.server.as_deref_mut() else {
+            return Ok(self.pause(Pause::NeedsServer));
+        };
+        server.group.get_or_insert((self.received, self.now));
+        let Some(parse) = Parse::parse(arrived.body) else {
+            return match arrived.whole() {
+                // The server will say what is wrong with it.
+                Some(_) => {
+                    server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Parse));
+                    Ok(Disposition::Forward)
+                }
+                None => Err(Violation::ClientNameTooLong),
+            };
+        };
+        if parse.name.is_empty() {
+            let trace = self.client.trace.with_comment_in(parse.text());
+            server.on_unnamed_parse(parse.text(), trace);
+            let query = Some(parse_in_flight(server, self.client, &parse, self.received, self.now));
+            server.exchange.on_request(OutstandingRequest { query, ..OutstandingRequest::forwarded(RequestKind::Parse) });
+            return Ok(Disposition::Forward);
+        }
+        self.bench.tally.client_parses += 1;
+        let renames = self.client.mode != PoolMode::Session;
+        if arrived.whole().is_none() {
+            if renames {
+                return Err(Violation::ClientStatementTooLong);
+            }
+            server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Parse));
+            return Ok(Disposition::Forward);
+        }
+        if let Some(existing) = self.client.statements.find(parse.name) {
+            // The server has one of that name as well, and says so.
+            if renames {
+                let existing = Rc::clone(existing);
+                prepare_if_missing(server, &existing, self.policy, &mut self.bench.tally, out);
+                rename_parse(&arrived, &parse, &existing, out);
+            }
+            server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Parse));
+            return Ok(if renames { Disposition::ForwardBodyFrom(parse.name.len() + 1) } else { Disposition::Forward });
+        }
+        let statement = self.definitions.intern(parse.definition);
+        self.client.statements.insert(parse.name, Rc::clone(&statement));
+        if renames && server.statements.touch(&statement) {
+            server.exchange.on_request(OutstandingRequest {
+                effect: Effect::Named { name: parse.name.into(), statement },
+                ..OutstandingRequest::fabricated(RequestKind::Parse, PARSE_COMPLETE)
+            });
+            self.emit_fabricated();
+            return Ok(Disposition::Discard);
+        }
+        if renames {
+            make_room(server, self.policy, out, &mut self.bench.tally);
+            server.statements.insert(Rc::clone(&statement));
+            rename_parse(&arrived, &parse, &statement, out);
+        }
+        self.bench.tally.server_parses += 1;
+        let query = parse_in_flight(server, parse.text(), received, self.now);
+        server.exchange.on_request(OutstandingRequest {
+            effect: Effect::Prepared { statement, client_name: Some(parse.name.into()) },
+            query,
+            ..OutstandingRequest::forwarded(RequestKind::Parse)
+        });
+        Ok(if renames { Disposition::ForwardBodyFrom(parse.name.len() + 1) } else { Disposition::Forward })
+    }
+
+    fn on_bind(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Result<Disposition, Violation> {
+        let Some(server) = self.server.as_deref_mut() else {
+            return Ok(self.pause(Pause::NeedsServer));
+        };
+        server.group.get_or_insert((self.received, self.now));
+        self.bench.tally.binds += 1;
+        let Some(bind) = Bind::parse(arrived.body) else {
+            if arrived.whole().is_none() {
+                return Err(Violation::ClientNameTooLong);
+            }
+            server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Bind));
+            return Ok(Disposition::Forward);
+        };
+        let mut disposition = Disposition::Forward;
+        match self.client.statements.find(bind.statement) {
+            _ if bind.statement.is_empty() => server.bind(bind.portal, PortalSource::Unnamed),
+            Some(statement) => {
+                let statement = Rc::clone(statement);
+                if self.client.mode != PoolMode::Session {
+                    prepare_if_missing(server, &statement, self.policy, &mut self.bench.tally, out);
+                    write_renamed(&arrived, bind.names_len, out, |body| {
+                        body.extend_from_slice(bind.portal);
+                        body.push(0);
+                        statement.write_name(body);
+                        body.push(0);
+                    });
+                    disposition = Disposition::ForwardBodyFrom(bind.names_len);
+                }
+                server.bind(bind.portal, PortalSource::Named(statement));
+            }
+            None if self.is_name_of_another(bind.statement) => {
+                write_renamed(&arrived, bind.names_len, out, |body| {
+                    body.extend_from_slice(bind.portal);
+                    body.extend_from_slice(b"\0_");
+                    body.extend_from_slice(bind.statement);
+                    body.push(0);
+                });
+                disposition = Disposition::ForwardBodyFrom(bind.names_len);
+            }
+            // The server knows no statement of that name, and says so.
+            None => {}
+        }
+        let server = self.server.as_deref_mut().expect("there was one above");
+        server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Bind));
+        Ok(disposition)
+    }
+
+    fn on_describe(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Disposition {
+        let Some(server) = self.server.as_deref_mut() else {
+            return self.pause(Pause::NeedsServer);
+        };
+        let mut disposition = Disposition::Forward;
+        if let Some(Target::Statement(name)) = Target::parse(arrived.body)
+            && !name.is_empty()
+            && self.client.mode != PoolMode::Session
+        {
+            let known = self.client.statements.find(name).cloned();
+            if let Some(statement) = &known {
+                prepare_if_missing(server, statement, self.policy, &mut self.bench.tally, out);
+            }
+            if known.is_some() || name.starts_with(Statement::NAME_PREFIX.as_bytes()) {
+                write_renamed(&arrived, arrived.body.len(), out, |body| {
+                    body.push(b'S');
+                    match &known {
+                        Some(statement) => statement.write_name(body),
+                        None => {
+                            body.push(b'_');
+                            body.extend_from_slice(name);
+                        }
+                    }
+                    body.push(0);
+                });
+                disposition = Disposition::Discard;
+            }
+        }
+        server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Describe));
+        disposition
+    }
+
+    fn on_close(&mut self, arrived: Arrived<'_>) -> Disposition {
+        let Some(server) = self.server.as_deref_mut() else {
+            return self.pause(Pause::NeedsServer);
+        };
+        match Target::parse(arrived.body) {
+            Some(Target::Statement(name)) if !name.is_empty() => {
+                self.client.statements.remove(name);
+                if self.client.mode != PoolMode::Session {
+                    // Other clients may use it: the server keeps it.
+                    server
+                        .exchange
+                        .on_request(OutstandingRequest::fabricated(RequestKind::Close, CLOSE_COMPLETE));
+                    self.emit_fabricated();
+                    return Disposition::Discard;
+                }
+            }
+            Some(Target::Portal(name)) if !name.is_empty() => {
+                server.named_portals.remove(name);
+            }
+            _ => {}
+        }
+        server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Close));
+        Disposition::Forward
+    }
+
+    fn on_execute(&mut self, arrived: Arrived<'_>) -> Disposition {
+        let Some(server) = self.server.as_deref_mut() else {
+            return self.pause(Pause::NeedsServer);
+        };
+        // A query that was bound in the same go began with its Parse or Bind.
+        let (received, sent_at) = server.group.take().unwrap_or((self.received, self.now));
+        let portal = split_cstr(arrived.body).map_or(&b""[..], |(portal, _)| portal);
+        let (text, commented) = server.keep_portal_text(portal);
+        let mut query = QueryInFlight::new(QueryKind::Execute, text, received, sent_at);
+        (query.trace, query.context) = match commented {
+            Some((trace, state)) => (Some(trace), state),
+            None => (Some(self.client.trace.effective()), self.client.trace.state()),
+        };
+        server.exchange.on_request(OutstandingRequest {
+            query: Some(query),
+            ..OutstandingRequest::forwarded(RequestKind::Execute)
+        });
+        Disposition::Forward
+    }
+
+    fn on_function_call(&mut self) -> Disposition {
+        let Some(server) = self.server.as_deref_mut() else {
+            return self.pause(Pause::NeedsServer);
+        };
+        let text = server.exchange.keep_text(b"");
+        let mut query = QueryInFlight::new(QueryKind::FunctionCall, text, self.received, self.now);
+        query.trace = Some(self.client.trace.effective());
+        query.context = self.client.trace.state();
+        server.exchange.on_request(OutstandingRequest {
+            query: Some(query),
+            ..OutstandingRequest::forwarded(RequestKind::FunctionCall)
+        });
+        Disposition::Forward
+    }
+
+    fn on_sync(&mut self) -> Disposition {
+        let Some(server) = self.server.as_deref_mut() else {
+            // Nothing was asked of a server: nothing has to be awaited.
+            self.to_client.write(|out| encode::ready_for_query(out, TransactionStatus::Idle));
+            return Disposition::Discard;
+        };
+        server.group = None;
+        server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Sync));
+        Disposition::Forward
+    }
+
+    /// Whether a name, which the client has not prepared, is one that the proxy gave to somebody's statement.
+    fn is_name_of_another(&self, name: &[u8]) -> bool {
+        self.client.mode != PoolMode::Session && name.starts_with(Statement::NAME_PREFIX.as_bytes())
+    }
+
+    /// Answers of the proxy's own leave at once if nothing is ahead of them.
+    fn emit_fabricated(&mut self) {
+        if let Some(server) = self.server.as_deref_mut() {
+            self.to_client.write(|out| while server.exchange.take_fabricated(out) {});
+        }
+    }
+}
+
+const PARSE_COMPLETE: [u8; 5] = *b"1\0\0\0\x04";
+const CLOSE_COMPLETE: [u8; 5] = *b"3\0\0\0\x04";
+
+/// A Query with the plan's edits, the rest of its text passed on without a copy.
+fn write_edited(arrived: &Arrived<'_>, plan: &QueryPlan, out: &mut Outbound) {
+    let body_len = arrived.header.body_len + plan.inserted_len() - plan.removed_len();
+    out.copy(&FrameHeader { body_len, ..arrived.header }.to_bytes());
+    let mut from = 0;
+    for edit in plan.edits() {
+        arrived.pass_body(from, edit.at, out);
+        out.copy(edit.insert);
+        from = edit.at + edit.remove;
+    }
+    arrived.pass_body(from, arrived.body.len(), out);
+}
+
+/// The header and the first bytes of a message whose first `replaced` bytes of body get another content.
+fn write_renamed(arrived: &Arrived<'_>, replaced: usize, out: &mut Outbound, names: impl FnOnce(&mut Vec<u8>)) {
+    out.write(|out| {
+        let start = out.len();
+        out.extend_from_slice(&arrived.header.to_bytes());
+        names(out);
+        let body_len = arrived.header.body_len - replaced + (out.len() - start - FrameHeader::LEN);
+        let header = FrameHeader { body_len, ..arrived.header }.to_bytes();
+        out.iter_mut().skip(start).zip(header).for_each(|(to, from)| *to = from);
+    });
+}
+
+fn rename_parse(arrived: &Arrived<'_>, parse: &Parse<'_>, statement: &Statement, out: &mut Outbound) {
+    write_renamed(arrived, parse.name.len() + 1, out, |body| {
+        statement.write_name(body);
+        body.push(0);
+    });
+}
+
+/// What telemetry wants to know of a Parse, in case it fails.
+fn parse_in_flight(
+    server: &mut ServerSession,
+    client: &mut ClientSession,
+    parse: &Parse<'_>,
+    received: Received,
+    now: Instant,
+) -> QueryInFlight {
+    let text = server.exchange.keep_text(parse.text());
+    let mut query = QueryInFlight::new(QueryKind::Execute, text, received, now);
+    query.trace = Some(client.trace.effective());
+    query.context = client.trace.state();
+    query
+}
+
+/// Sends a Parse of the proxy's own ahead, if the server lacks the statement.
+fn prepare_if_missing(
+    server: &mut ServerSession,
+    statement: &Rc<Statement>,
+    policy: &RequestPolicy,
+    tally: &mut Tally,
+    out: &mut Outbound,
+) {
+    if server.statements.touch(statement) {
+        return;
+    }
+    make_room(server, policy, out, tally);
+    server.statements.insert(Rc::clone(statement));
+    tally.server_parses += 1;
+    out.write(|out| {
+        encode::message(out, b'P', |body| {
+            statement.write_name(body);
+            body.push(0);
+            body.extend_from_slice(statement.definition());
+        });
+    });
+    let effect = Effect::Prepared { name: None, statement: Rc::clone(statement) };
+    server.exchange.on_request(OutstandingRequest::withheld(RequestKind::Parse, effect));
+}
+
+/// Closes the least recently used statement of a server that has as many as it may have.
+fn make_room(server: &mut ServerSession, policy: &RequestPolicy, out: &mut Outbound, tally: &mut Tally) {
+    if let Some(evicted) = server.statements.evict(policy.max_prepared_statements) {
+        tally.evictions += 1;
+        out.write(|out| {
+            encode::message(out, b'C', |body| {
+                body.push(b'S');
+                evicted.write_name(body);
+                body.push(0);
+            });
+        });
+        server
+            .exchange
+            .on_request(OutstandingRequest::withheld(RequestKind::Close, Effect::Evicted(evicted)));
+    }
+}
