@@ -3,5 +3,8 @@
 //! Source: <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
 
 pub mod backend;
+pub mod cancel_key;
+pub mod encode;
 pub mod error_response;
 pub mod frame;
+pub mod startup;
