@@ -1,3 +1,4 @@
 //! What happens in a client's session, decided without IO: logging in, who awaits which reply, which trace asks.
 
+pub mod greeting;
 pub mod query_record;
