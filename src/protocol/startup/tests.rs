@@ -70,11 +70,11 @@ fn names_are_cut_like_postgresqls() {
 
 #[test]
 fn protocol_options_are_listed_apart() {
-    let message = startup(b"\0\x03\0\x02user\0ann\0_pq_.x\01\0a.b\0c\0\0").unwrap();
+    let message = startup(b"\0\x03\0\x02user\0ann\0_pq_.x\0on\0a.b\0c\0\0").unwrap();
     assert_eq!(message.version, ProtocolVersion::V3_2);
     assert_eq!(
         message.protocol_options,
-        [((*b"_pq_.x").into(), (*b"1").into())]
+        [((*b"_pq_.x").into(), (*b"on").into())]
     );
     assert_eq!(message.parameters, [((*b"a.b").into(), (*b"c").into())]);
 }

@@ -1,0 +1,91 @@
+//! What is held of a user's password.
+
+use subtle::ConstantTimeEq;
+
+use super::md5::Md5Hash;
+use super::scram::ScramVerifier;
+use crate::config::secret::Secret;
+
+/// A user's password as the configuration has it: itself, or what proves it. `Debug` shows nothing of it.
+#[derive(Clone, Debug)]
+pub enum Verifier {
+    /// The password.
+    Plain(Secret),
+    /// `md5` and 32 digits, as PostgreSQL keeps it.
+    Md5(Md5Hash),
+    /// `SCRAM-SHA-256$…`, as PostgreSQL keeps it.
+    Scram(ScramVerifier),
+}
+
+impl Verifier {
+    /// Tells the kinds apart as PostgreSQL does (`get_password_type`): what is neither of the two forms is a password.
+    pub fn parse(text: &Secret) -> Self {
+        if let Some(hash) = Md5Hash::parse(text.expose()) {
+            Self::Md5(hash)
+        } else if let Some(verifier) = ScramVerifier::parse(text.expose()) {
+            Self::Scram(verifier)
+        } else {
+            Self::Plain(text.clone())
+        }
+    }
+
+    /// Whether this is the user's password. Slow for [`Verifier::Scram`].
+    pub fn is_password(&self, user: &[u8], password: &[u8]) -> bool {
+        match self {
+            Self::Plain(secret) => secret.expose().as_bytes().ct_eq(password).into(),
+            Self::Md5(hash) => hash.is_of(user, password),
+            Self::Scram(verifier) => verifier.is_of(password),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Made by PostgreSQL 15 for the user scram_user.
+    const SCRAM: &str = "SCRAM-SHA-256$4096:bcAuFeHwpFj1RTmiZ6iYBA==$qZyO75RkyBYbT0S04pamfJZKSoJnhCr4XWfdfYkA6Do=:GJwhCZh4bYwhxVSNJ7JHC3eRhjjb6qaRQzAXlqcbqXs=";
+    const MD5: &str = "md57cd2b9a92689eab2e58caf2da80afa15";
+
+    fn verifier(text: &str) -> Verifier {
+        Verifier::parse(&Secret::new(text))
+    }
+
+    #[test]
+    fn each_kind_knows_the_password() {
+        for text in [SCRAM, MD5, "password"] {
+            assert!(
+                verifier(text).is_password(b"md5_user", b"password"),
+                "{text}"
+            );
+            assert!(
+                !verifier(text).is_password(b"md5_user", b"passwort"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_verifier_is_a_password() {
+        assert!(matches!(verifier(SCRAM), Verifier::Scram(_)));
+        assert!(matches!(verifier(MD5), Verifier::Md5(_)));
+        for text in [
+            "",
+            "md5",
+            "SCRAM-SHA-256",
+            "SCRAM-SHA-256$4096:AA==$AA==:AA==",
+        ] {
+            assert!(matches!(verifier(text), Verifier::Plain(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn debug_output_shows_no_password_and_no_key() {
+        assert_eq!(format!("{:?}", verifier("hunter2")), "Plain(Secret(..))");
+        assert_eq!(format!("{:?}", verifier(MD5)), "Md5(Md5Hash(..))");
+        assert_eq!(
+            format!("{:?}", verifier(SCRAM)),
+            "Scram(ScramVerifier { iterations: 4096, .. })"
+        );
+    }
+}
