@@ -1,8 +1,8 @@
 //! The command line, and the configuration that it names.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -58,9 +58,15 @@ pub struct DevOptions {
     pub keep: bool,
 }
 
+/// Where a configuration is when none is named.
+const USUAL: [&str; 2] = ["config.toml", "/etc/pgspan/config.toml"];
+
 /// Why no configuration could be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// None is named, and none is where it usually is.
+    #[error("no configuration: name one, or put it into ./config.toml or /etc/pgspan/config.toml")]
+    Nowhere,
     /// The file cannot be read.
     #[error("{}: {error}", path.display())]
     Unreadable {
@@ -83,13 +89,14 @@ impl CommandLine {
 
 impl ConfigArgument {
     /// The file that is meant: the one named, or the first of the two usual ones that exists.
-    pub fn path(&self) -> PathBuf {
-        let here = Path::new("config.toml");
-        match &self.config {
-            Some(path) => path.clone(),
-            None if here.exists() => here.to_owned(),
-            None => PathBuf::from("/etc/pgspan/config.toml"),
-        }
+    ///
+    /// # Errors
+    /// If none is named and neither exists.
+    pub fn path(self) -> Result<PathBuf, LoadError> {
+        let usual = || USUAL.into_iter().map(PathBuf::from);
+        self.config
+            .or_else(|| usual().find(|path| path.exists()))
+            .ok_or(LoadError::Nowhere)
     }
 }
 
@@ -113,12 +120,10 @@ pub fn load(path: &Path) -> Result<Checked, LoadError> {
 }
 
 fn read_password(path: &Path) -> io::Result<PasswordFile> {
-    /// Far more than a password or a verifier has; a device would never end.
-    const LONGEST: u64 = 64 * 1024;
-    let mut text = String::new();
-    let file = File::open(path)?;
+    let mut file = File::open(path)?;
     let mode = file.metadata()?.permissions().mode();
-    file.take(LONGEST).read_to_string(&mut text)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
     Ok(PasswordFile {
         text: Secret::new(text),
         is_readable_by_everyone: mode & 0o004 != 0,

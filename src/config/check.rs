@@ -45,7 +45,7 @@ impl Config {
 
     fn check_databases(&self, findings: &mut Findings) {
         if self.databases.is_empty() {
-            findings.warn(&["databases"], "there is none: no client can log in");
+            findings.warn(&["databases"], "there is none, so no client can log in");
         }
         for (name, database) in &self.databases {
             let path = ["databases", name];
@@ -68,7 +68,7 @@ impl Config {
 
     fn check_users(&self, findings: &mut Findings) {
         if self.users.is_empty() {
-            findings.warn(&["users"], "there is none: no client can log in");
+            findings.warn(&["users"], "there is none, so no client can log in");
         }
         for (name, user) in &self.users {
             if &**name == "*" {

@@ -143,7 +143,8 @@ fn message(path: &[String], is_table: bool, reason: &Reason) -> String {
     };
     let place = match (table, key) {
         ([], None) => String::new(),
-        ([], Some(key)) => format!("`{key}`"),
+        // The root holds tables only, whatever is written in their stead.
+        ([], Some(_)) => format!("[{}]", dotted(path)),
         (table, None) => format!("[{}]", dotted(table)),
         (table, Some(key)) => format!("`{key}` in [{}]", dotted(table)),
     };
@@ -158,7 +159,7 @@ fn unknown_key(path: &[String], known: &[&str]) -> String {
         return "unknown key".to_owned();
     };
     let place = match table {
-        [] => format!("unknown table [{key}]"),
+        [] => format!("unknown table [{}]", dotted(path)),
         table => format!("unknown key `{key}` in [{}]", dotted(table)),
     };
     match nearest(key, known) {

@@ -1,4 +1,4 @@
-//! Where spans go: [otlp], and the OTEL_* variables that override it.
+//! Where spans go: `[otlp]`, and the OTEL_* variables that override it.
 //!
 //! Sources: <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>,
 //! <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>.
@@ -224,8 +224,10 @@ impl<'a> Url<'a> {
             .or_else(|| text.strip_prefix("https://"))
             .ok_or(FORM)?;
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        if authority.contains('@') {
-            return Err("a password does not belong into it: use `headers`");
+        if authority.contains('@') || path.contains(['?', '#']) {
+            return Err(
+                "expected an address without password and query: keys belong into `headers`",
+            );
         }
         if authority.is_empty() || !text.chars().all(|letter| letter.is_ascii_graphic()) {
             return Err(FORM);

@@ -1,4 +1,4 @@
-//! How a pool behaves: what [pool] says, what a database and a user say instead.
+//! How a pool behaves: what `[pool]` says, what a database and a user say instead.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

@@ -84,6 +84,22 @@ fn every_table_refuses_a_key_that_it_does_not_know() {
     }
 }
 
+#[test]
+fn the_reference_cut_anywhere_is_good_or_refused_with_a_place() {
+    for end in (0..REFERENCE.len()).step_by(11) {
+        let Some(cut) = REFERENCE.get(..end) else {
+            continue;
+        };
+        if let Err(errors) = load(cut) {
+            let all = errors.problems();
+            assert!(
+                all.iter().all(|problem| problem.position.is_some()),
+                "{errors}"
+            );
+        }
+    }
+}
+
 /// The names that may stand where `toml` has an unknown one.
 fn known_names(toml: &str) -> &'static [&'static str] {
     let table = DeTable::parse(toml).unwrap();
