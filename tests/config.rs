@@ -197,6 +197,14 @@ fn a_value_of_the_wrong_type_or_range_is_told_what_is_expected() {
         "config.toml:1:8: [pool]: expected a table, found a number"
     );
     assert_eq!(
+        wrong("pool = [\"session\", 20]"),
+        "config.toml:1:8: [pool]: expected a table, found a list"
+    );
+    assert_eq!(
+        wrong("[[users.bob]]\npassword = \"x\""),
+        "config.toml:1:1: `bob` in [users]: expected a table, found a list"
+    );
+    assert_eq!(
         wrong("trace.allowed_tags = [\"route\", 5]"),
         "config.toml:1:32: `allowed_tags` in [trace]: expected a string, found a number"
     );

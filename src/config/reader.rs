@@ -201,6 +201,22 @@ impl<'de> de::Deserializer<'de> for ValueReader<'_, '_> {
         visitor.visit_some(self)
     }
 
+    /// From a table only: serde would also fill a struct from a list, by position.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
+        match self.0.get_ref() {
+            DeValue::Array(_) => {
+                let refusal: Refusal = de::Error::invalid_type(Unexpected::Seq, &visitor);
+                Err(refusal.at(self.0.span()))
+            }
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -219,7 +235,7 @@ impl<'de> de::Deserializer<'de> for ValueReader<'_, '_> {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+        newtype_struct seq tuple tuple_struct map identifier ignored_any
     }
 }
 
