@@ -1,5 +1,7 @@
 //! The settings that choose one of a few named ways.
 
+use std::num::NonZeroUsize;
+
 use serde::Deserialize;
 
 /// When a server goes back to its pool.
@@ -21,6 +23,7 @@ pub enum AuthMethod {
     /// By sending the password as it is.
     Password,
     /// By SCRAM-SHA-256 (RFC 5802, RFC 7677).
+    #[serde(rename = "scram-sha-256")]
     ScramSha256,
 }
 
@@ -63,4 +66,49 @@ pub enum OtlpProtocol {
     /// OTLP over HTTP, protobuf bodies.
     #[serde(rename = "http/protobuf")]
     HttpProtobuf,
+}
+
+/// Whether batches of spans are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// They are not.
+    None,
+    /// By gzip.
+    Gzip,
+}
+
+/// How many threads serve clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerCount {
+    /// This many.
+    Fixed(NonZeroUsize),
+    /// One for each core that the process may use.
+    Auto,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least important lines that are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// What an operator should look at.
+    Warn,
+    /// What happened.
+    Info,
+    /// What was decided, and why.
+    Debug,
+    /// Everything.
+    Trace,
 }

@@ -1,4 +1,338 @@
 //! The configuration: what config.toml says, checked and complete.
+//!
+//! Two steps: `file` is config.toml as written, [`Config`] is what holds. A `Config` is a plain value that is handed
+//! down in parts and replaced whole on reload. This floor reads no file and no environment: both come in as closures.
 
 pub mod choices;
 pub mod secret;
+
+mod check;
+mod defaults;
+mod file;
+mod findings;
+mod otlp;
+mod pool;
+mod problem;
+mod reader;
+mod resolve;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+pub use self::otlp::Otlp;
+pub use self::pool::{PoolOverrides, PoolSettings};
+pub use self::problem::{ConfigErrors, Position, Problem};
+
+use self::choices::{
+    AuthMethod, CommentFormat, LogFormat, LogLevel, OnMissing, Placement, WorkerCount,
+};
+use self::file::ConfigFile;
+use self::findings::{Document, Finding, Findings};
+use self::resolve::Surroundings;
+use self::secret::Secret;
+
+/// Everything that can be set, complete and consistent. Its `Debug` shows no secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: Listen,
+    /// Where metrics, health and traces are served.
+    pub http: Http,
+    /// How clients prove who they are.
+    pub auth: Auth,
+    /// Who does the work.
+    pub workers: Workers,
+    /// The settings of a pool whose database and user say nothing else.
+    pub pool: PoolSettings,
+    /// The databases by the name that clients ask for; `*` serves every other name.
+    pub databases: BTreeMap<Box<str>, Database>,
+    /// The users by name.
+    pub users: BTreeMap<Box<str>, User>,
+    /// Which trace context is accepted.
+    pub trace: Trace,
+    /// How queries are annotated.
+    pub annotation: Annotation,
+    /// Which queries are worth a span and a line in the log.
+    pub slow_query: SlowQuery,
+    /// Where spans go.
+    pub otlp: Otlp,
+    /// How the log looks.
+    pub log: Log,
+    /// How a shutdown goes.
+    pub drain: Drain,
+}
+
+/// `[listen]`: where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The address; with port 0 the system chooses one.
+    pub address: SocketAddr,
+    /// The most clients at a time; the next one is refused.
+    pub max_client_connections: NonZeroUsize,
+    /// How long a client may take to log in.
+    pub login_timeout: Duration,
+    /// The length of the kernel's queue of connections not yet accepted, 1 to 2³¹-1.
+    pub backlog: u32,
+}
+
+/// `[http]`: metrics, health and traces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// The address; `None`: they are served nowhere.
+    pub address: Option<SocketAddr>,
+}
+
+/// `[auth]`: how clients prove who they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// The way.
+    pub method: AuthMethod,
+}
+
+/// `[workers]`: the threads that serve clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// How many.
+    pub count: WorkerCount,
+}
+
+/// `[databases.NAME]`: where a name leads, and what holds there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// Where its server is.
+    pub host: Host,
+    /// The server's port, also the number in the name of a unix socket.
+    pub port: u16,
+    /// The database's name on the server; `None`, which only `*` has: the name that the client asked for.
+    pub dbname: Option<Box<str>>,
+    /// Who logs in there on behalf of every client; `None`: the client's user.
+    pub user: Option<Box<str>>,
+    /// That user's password, if the server asks for one; `None`: the one in [`Config::users`], if any.
+    pub password: Option<Secret>,
+    /// Tags that every query gets.
+    pub tags: BTreeMap<Box<str>, Box<str>>,
+    /// The settings of its pools, those of [`Config::pool`] included.
+    pub pool: PoolSettings,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// At a name or an IP address, without brackets.
+    Tcp(Box<str>),
+    /// On the unix socket `.s.PGSQL.<port>` in this folder.
+    SocketFolder(PathBuf),
+}
+
+/// `[users.NAME]`: who may log in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// The password, or a SCRAM verifier in PostgreSQL's form; `None` only when nobody is asked for one.
+    pub password: Option<Secret>,
+    /// Tags that every query gets; they win over the database's.
+    pub tags: BTreeMap<Box<str>, Box<str>>,
+    /// What differs in this user's pools, in every database.
+    pub pool: PoolOverrides,
+}
+
+/// `[trace]`: which trace context is accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// What becomes of a transaction without one.
+    pub on_missing: OnMissing,
+    /// Whether an `application_name` that is a traceparent is taken as one, and kept from the server.
+    pub absorb_application_name: bool,
+    /// The keys that a tag may have.
+    pub allowed_tags: Vec<Box<str>>,
+    /// The longest value of a tag, in bytes.
+    pub max_tag_length: NonZeroUsize,
+    /// The longest tracestate, in bytes.
+    pub max_tracestate_length: NonZeroUsize,
+}
+
+/// `[annotation]`: how queries are annotated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Annotation {
+    /// Whether they are.
+    pub enabled: bool,
+    /// How the comment is written.
+    pub format: CommentFormat,
+    /// Where it stands.
+    pub placement: Placement,
+    /// The longest query that gets one, in bytes.
+    pub max_query_bytes: NonZeroUsize,
+}
+
+/// `[slow_query]`: which queries are worth a span and a line in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlowQuery {
+    /// Those that took at least this long; zero: all.
+    pub threshold: Duration,
+    /// Those that waited at least this long for a server; zero: all.
+    pub wait_threshold: Duration,
+    /// Whether there is a line in the log.
+    pub log: bool,
+    /// How much of a query the log shows, in characters.
+    pub text_limit: usize,
+    /// Whether literals are left out of what is shown of a query, in the log and in spans.
+    pub masked: bool,
+}
+
+/// `[log]`: how the log looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// Which are.
+    pub level: LogLevel,
+}
+
+/// `[drain]`: how a shutdown goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// How long clients may stay after SIGTERM; `None`: as long as they like.
+    pub timeout: Option<Duration>,
+}
+
+/// What a reader of password files hands over.
+pub struct PasswordFile {
+    /// The file's text, as it is.
+    pub text: Secret,
+    /// Whether users of the system other than its owner and group may read it.
+    pub is_readable_by_everyone: bool,
+}
+
+/// A configuration, and what is doubtful about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The configuration.
+    pub config: Config,
+    /// What its author should know, in the order of the file.
+    pub warnings: Vec<Problem>,
+}
+
+impl Config {
+    /// Reads a configuration.
+    ///
+    /// `name` is the file's name: it stands in messages, and relative password files start from its folder.
+    /// `environment` answers the variables that secrets name, and the OTEL_* variables. `read` reads password files.
+    ///
+    /// # Errors
+    /// Everything that is wrong: all mistakes of grammar, or else all wrong keys and values, or else all that do not
+    /// fit together.
+    pub fn from_toml(
+        text: &str,
+        name: &str,
+        environment: &dyn Fn(&str) -> Option<String>,
+        read: &dyn Fn(&Path) -> io::Result<PasswordFile>,
+    ) -> Result<Checked, ConfigErrors> {
+        let (table, syntax_errors) = DeTable::parse_recoverable(text);
+        let document = Document {
+            name,
+            text,
+            table: table.get_ref(),
+        };
+        if !syntax_errors.is_empty() {
+            let problems = syntax_errors
+                .iter()
+                .map(|error| document.syntax_problem(error));
+            return Err(ConfigErrors(problems.collect()));
+        }
+
+        let (file, refusals) = reader::read::<ConfigFile>(document.table);
+        if !refusals.is_empty() {
+            let findings = refusals.into_iter().map(Finding::from).collect();
+            return Err(ConfigErrors(document.problems(findings)));
+        }
+
+        let surroundings = Surroundings {
+            environment,
+            read,
+            folder: Path::new(name).parent().unwrap_or_else(|| Path::new("")),
+        };
+        let mut findings = Findings::default();
+        let config = Self::resolve(file, &surroundings, &mut findings);
+        if findings.errors.is_empty() {
+            config.check(&mut findings);
+        }
+        if !findings.errors.is_empty() {
+            return Err(ConfigErrors(document.problems(findings.errors)));
+        }
+        let warnings = document.problems(findings.warnings);
+        Ok(Checked { config, warnings })
+    }
+
+    /// Where the name that a client asked for leads. Its name on the server is [`Database::name_on_server`].
+    pub fn database(&self, name: &str) -> Option<&Database> {
+        self.databases.get(name).or_else(|| self.databases.get("*"))
+    }
+
+    /// Who may log in by this name.
+    pub fn user(&self, name: &str) -> Option<&User> {
+        self.users.get(name)
+    }
+
+    /// How the pool of a database and a user behaves: the user's word before the database's before that of `[pool]`.
+    pub fn pool_settings(&self, database: &str, user: &str) -> PoolSettings {
+        let settings = self
+            .database(database)
+            .map_or(&self.pool, |found| &found.pool);
+        match self.user(user) {
+            Some(user) => settings.overridden_by(&user.pool),
+            None => settings.clone(),
+        }
+    }
+
+    /// The tags that every query of a user in a database gets, sorted by key; the user's before the database's.
+    pub fn tags(&self, database: &str, user: &str) -> Vec<(Box<str>, Box<str>)> {
+        resolve::merge_tags(
+            self.database(database).map(|found| &found.tags),
+            self.user(user).map(|found| &found.tags),
+        )
+    }
+}
+
+impl Database {
+    /// The database's name on the server, for a client that asked for `requested`.
+    pub fn name_on_server<'a>(&'a self, requested: &'a str) -> &'a str {
+        self.dbname.as_deref().unwrap_or(requested)
+    }
+}
+
+impl Host {
+    /// A name, an IP address or a folder; the reason says what else was written.
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.starts_with('/') {
+            return match text.contains("/.s.PGSQL.") {
+                true => Err("expected the folder of the unix socket, not the socket"),
+                false => Ok(Self::SocketFolder(text.into())),
+            };
+        }
+        let is_name = |text: &str| {
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+        };
+        match text {
+            "" => Err("expected a host name, an IP address or the folder of a unix socket"),
+            _ if text.parse::<IpAddr>().is_ok() || is_name(text) => Ok(Self::Tcp(text.into())),
+            _ if text.contains("://") => Err("expected a host, not a URL"),
+            _ if text.contains(',') => Err("expected one host: lists are not supported"),
+            _ if text.starts_with('@') => Err("abstract unix sockets are not supported"),
+            _ if text.starts_with('[') => {
+                Err("an IPv6 address stands here without brackets and port")
+            }
+            _ if text.contains(':') => Err("the port has a key of its own, `port`"),
+            _ => Err("expected a host name, an IP address or the folder of a unix socket"),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What holds where nothing is written.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::choices::{
+    AuthMethod, CommentFormat, LogFormat, LogLevel, OnMissing, Placement, WorkerCount,
+};
+use super::{
+    Annotation, Auth, Database, Drain, Host, Http, Listen, Log, PoolSettings, SlowQuery, Trace,
+    Workers,
+};
+
+const fn count(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).expect("not zero")
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            address: loopback(6432),
+            max_client_connections: count(1000),
+            login_timeout: Duration::from_secs(60),
+            backlog: 128,
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            address: Some(loopback(9127)),
+        }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            method: AuthMethod::ScramSha256,
+        }
+    }
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self {
+            count: WorkerCount::Fixed(NonZeroUsize::MIN),
+        }
+    }
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            host: Host::Tcp("127.0.0.1".into()),
+            port: 5432,
+            dbname: None,
+            user: None,
+            password: None,
+            tags: BTreeMap::new(),
+            pool: PoolSettings::default(),
+        }
+    }
+}
+
+impl Default for Trace {
+    fn default() -> Self {
+        let tags = [
+            "application",
+            "route",
+            "controller",
+            "action",
+            "framework",
+            "db_driver",
+        ];
+        Self {
+            on_missing: OnMissing::None,
+            absorb_application_name: true,
+            allowed_tags: tags.map(Box::from).to_vec(),
+            max_tag_length: count(256),
+            max_tracestate_length: count(512),
+        }
+    }
+}
+
+impl Default for Annotation {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            format: CommentFormat::Sqlcommenter,
+            placement: Placement::Suffix,
+            max_query_bytes: count(1 << 20),
+        }
+    }
+}
+
+impl Default for SlowQuery {
+    fn default() -> Self {
+        Self {
+            threshold: Duration::from_millis(100),
+            wait_threshold: Duration::from_millis(100),
+            log: true,
+            text_limit: 100,
+            masked: true,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: LogLevel::Info,
+        }
+    }
+}
+
+impl Default for Drain {
+    /// Less than the 30 s after which Kubernetes kills what is still there: the goodbye stays ours.
+    fn default() -> Self {
+        Self {
+            timeout: Some(Duration::from_secs(25)),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! config.toml as written: one struct for each table, one field for each key, `None` where nothing is written.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::choices::{
+    AuthMethod, CommentFormat, Compression, LogFormat, LogLevel, OnMissing, OtlpProtocol, Placement,
+};
+use super::pool::PoolOverrides;
+use super::units::{
+    Address, Backlog, Count, Number, OptionalAddress, Port, PositiveTime, SecretText, Size, Time,
+    TimeLimit, Workers,
+};
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct ConfigFile {
+    pub(super) listen: ListenTable,
+    pub(super) http: HttpTable,
+    pub(super) auth: AuthTable,
+    pub(super) workers: WorkersTable,
+    pub(super) pool: PoolOverrides,
+    pub(super) databases: BTreeMap<Box<str>, DatabaseTable>,
+    pub(super) users: BTreeMap<Box<str>, UserTable>,
+    pub(super) trace: TraceTable,
+    pub(super) annotation: AnnotationTable,
+    pub(super) slow_query: SlowQueryTable,
+    pub(super) otlp: OtlpTable,
+    pub(super) log: LogTable,
+    pub(super) drain: DrainTable,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct ListenTable {
+    pub(super) address: Option<Address>,
+    pub(super) max_client_connections: Option<Count>,
+    pub(super) login_timeout: Option<PositiveTime>,
+    pub(super) backlog: Option<Backlog>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct HttpTable {
+    pub(super) address: Option<OptionalAddress>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct AuthTable {
+    pub(super) method: Option<AuthMethod>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct WorkersTable {
+    pub(super) count: Option<Workers>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct DatabaseTable {
+    pub(super) host: Option<Box<str>>,
+    pub(super) port: Option<Port>,
+    pub(super) dbname: Option<Box<str>>,
+    pub(super) user: Option<Box<str>>,
+    pub(super) password: Option<SecretText>,
+    pub(super) tags: BTreeMap<Box<str>, Box<str>>,
+    pub(super) pool: PoolOverrides,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct UserTable {
+    pub(super) password: Option<SecretText>,
+    pub(super) password_file: Option<PathBuf>,
+    pub(super) tags: BTreeMap<Box<str>, Box<str>>,
+    pub(super) pool: PoolOverrides,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct TraceTable {
+    pub(super) on_missing: Option<OnMissing>,
+    pub(super) absorb_application_name: Option<bool>,
+    pub(super) allowed_tags: Option<Vec<Box<str>>>,
+    pub(super) max_tag_length: Option<Count>,
+    pub(super) max_tracestate_length: Option<Count>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct AnnotationTable {
+    pub(super) enabled: Option<bool>,
+    pub(super) format: Option<CommentFormat>,
+    pub(super) placement: Option<Placement>,
+    pub(super) max_query_bytes: Option<Size>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct SlowQueryTable {
+    pub(super) threshold: Option<Time>,
+    pub(super) wait_threshold: Option<Time>,
+    pub(super) log: Option<bool>,
+    pub(super) text_limit: Option<Number>,
+    pub(super) masked: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct OtlpTable {
+    pub(super) endpoint: Option<Box<str>>,
+    pub(super) protocol: Option<OtlpProtocol>,
+    pub(super) compression: Option<Compression>,
+    pub(super) headers: BTreeMap<Box<str>, SecretText>,
+    pub(super) queue_size: Option<Count>,
+    pub(super) schedule_delay: Option<PositiveTime>,
+    pub(super) export_timeout: Option<PositiveTime>,
+    pub(super) max_export_batch_size: Option<Count>,
+    pub(super) service_name: Option<Box<str>>,
+    pub(super) resource_attributes: BTreeMap<Box<str>, Box<str>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct LogTable {
+    pub(super) format: Option<LogFormat>,
+    pub(super) level: Option<LogLevel>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct DrainTable {
+    pub(super) timeout: Option<TimeLimit>,
+}

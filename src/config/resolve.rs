@@ -1,0 +1,288 @@
+//! From what is written to what holds: defaults, inheritance, secrets from variables and files.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::file::{
+    AnnotationTable, ConfigFile, DatabaseTable, ListenTable, SlowQueryTable, TraceTable, UserTable,
+};
+use super::findings::Findings;
+use super::pool::PoolSettings;
+use super::secret::Secret;
+use super::units::SecretText;
+use super::{
+    Annotation, Auth, Config, Database, Drain, Host, Http, Listen, Log, Otlp, PasswordFile,
+    SlowQuery, Trace, User, Workers,
+};
+
+/// What a configuration may ask of the outside.
+pub(super) struct Surroundings<'a> {
+    /// The value of a variable.
+    pub(super) environment: &'a dyn Fn(&str) -> Option<String>,
+    /// The content of a file.
+    pub(super) read: &'a dyn Fn(&Path) -> io::Result<PasswordFile>,
+    /// The folder that relative names of files start from: the one of the configuration.
+    pub(super) folder: &'a Path,
+}
+
+impl Config {
+    /// What holds. With errors among the findings the value is not to be used.
+    pub(super) fn resolve(
+        file: ConfigFile,
+        surroundings: &Surroundings<'_>,
+        findings: &mut Findings,
+    ) -> Self {
+        let default = Self::default();
+        let pool = default.pool.overridden_by(&file.pool);
+        let databases = file
+            .databases
+            .into_iter()
+            .map(|(name, table)| {
+                let database = resolve_database(&name, table, &pool, surroundings, findings);
+                (name, database)
+            })
+            .collect();
+        let users = file
+            .users
+            .into_iter()
+            .map(|(name, table)| {
+                let user = resolve_user(&name, table, surroundings, findings);
+                (name, user)
+            })
+            .collect();
+        Self {
+            listen: resolve_listen(file.listen, default.listen),
+            http: Http {
+                address: file.http.address.map_or(default.http.address, |it| it.0),
+            },
+            auth: Auth {
+                method: file.auth.method.unwrap_or(default.auth.method),
+            },
+            workers: Workers {
+                count: file.workers.count.map_or(default.workers.count, |it| it.0),
+            },
+            pool,
+            databases,
+            users,
+            trace: resolve_trace(file.trace, default.trace),
+            annotation: resolve_annotation(file.annotation, default.annotation),
+            slow_query: resolve_slow_query(file.slow_query, default.slow_query),
+            otlp: Otlp::resolve(file.otlp, surroundings, findings),
+            log: Log {
+                format: file.log.format.unwrap_or(default.log.format),
+                level: file.log.level.unwrap_or(default.log.level),
+            },
+            drain: Drain {
+                timeout: file.drain.timeout.map_or(default.drain.timeout, |it| it.0),
+            },
+        }
+    }
+}
+
+fn resolve_listen(table: ListenTable, default: Listen) -> Listen {
+    Listen {
+        address: table.address.map_or(default.address, |it| it.0),
+        max_client_connections: table
+            .max_client_connections
+            .map_or(default.max_client_connections, |it| it.0),
+        login_timeout: table.login_timeout.map_or(default.login_timeout, |it| it.0),
+        backlog: table.backlog.map_or(default.backlog, |it| it.0),
+    }
+}
+
+fn resolve_trace(table: TraceTable, default: Trace) -> Trace {
+    Trace {
+        on_missing: table.on_missing.unwrap_or(default.on_missing),
+        absorb_application_name: table
+            .absorb_application_name
+            .unwrap_or(default.absorb_application_name),
+        allowed_tags: table.allowed_tags.unwrap_or(default.allowed_tags),
+        max_tag_length: table
+            .max_tag_length
+            .map_or(default.max_tag_length, |it| it.0),
+        max_tracestate_length: table
+            .max_tracestate_length
+            .map_or(default.max_tracestate_length, |it| it.0),
+    }
+}
+
+fn resolve_annotation(table: AnnotationTable, default: Annotation) -> Annotation {
+    Annotation {
+        enabled: table.enabled.unwrap_or(default.enabled),
+        format: table.format.unwrap_or(default.format),
+        placement: table.placement.unwrap_or(default.placement),
+        max_query_bytes: table
+            .max_query_bytes
+            .map_or(default.max_query_bytes, |it| it.0),
+    }
+}
+
+fn resolve_slow_query(table: SlowQueryTable, default: SlowQuery) -> SlowQuery {
+    SlowQuery {
+        threshold: table.threshold.map_or(default.threshold, |it| it.0),
+        wait_threshold: table
+            .wait_threshold
+            .map_or(default.wait_threshold, |it| it.0),
+        log: table.log.unwrap_or(default.log),
+        text_limit: table.text_limit.map_or(default.text_limit, |it| it.0),
+        masked: table.masked.unwrap_or(default.masked),
+    }
+}
+
+fn resolve_database(
+    name: &str,
+    table: DatabaseTable,
+    pool: &PoolSettings,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Database {
+    let default = Database::default();
+    let host = match table.host.as_deref().map(Host::parse) {
+        None => default.host,
+        Some(Ok(host)) => host,
+        Some(Err(why)) => {
+            findings.error(&["databases", name, "host"], why);
+            default.host
+        }
+    };
+    if table.password.is_some() && table.user.is_none() {
+        let path = ["databases", name, "password"];
+        findings.error(&path, "a password needs the `user` that it belongs to");
+    }
+    let path = ["databases", name, "password"];
+    Database {
+        host,
+        port: table.port.map_or(default.port, |it| it.0),
+        dbname: table.dbname.or_else(|| (name != "*").then(|| name.into())),
+        user: table.user,
+        password: table
+            .password
+            .and_then(|text| written_secret(&text, &path, surroundings, findings)),
+        tags: table.tags,
+        pool: pool.overridden_by(&table.pool),
+    }
+}
+
+fn resolve_user(
+    name: &str,
+    table: UserTable,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> User {
+    let password = match (table.password, table.password_file) {
+        (None, None) => None,
+        (Some(_), Some(_)) => {
+            let path = ["users", name, "password_file"];
+            findings.error(&path, "either it or `password`, not both");
+            None
+        }
+        (Some(text), None) => {
+            written_secret(&text, &["users", name, "password"], surroundings, findings)
+        }
+        (None, Some(file)) => {
+            let path = ["users", name, "password_file"];
+            secret_from_file(&file, &path, surroundings, findings)
+        }
+    };
+    User {
+        password,
+        tags: table.tags,
+        pool: table.pool,
+    }
+}
+
+fn written_secret(
+    text: &SecretText,
+    path: &[&str],
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<Secret> {
+    match surroundings.expand(&text.0) {
+        Ok(secret) if secret.expose().is_empty() => findings.error(path, "it cannot be empty"),
+        Ok(secret) => return Some(secret),
+        Err(why) => findings.error(path, why),
+    }
+    None
+}
+
+/// The file's text without the end of its last line.
+fn secret_from_file(
+    file: &Path,
+    path: &[&str],
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<Secret> {
+    let file: PathBuf = surroundings.folder.join(file);
+    let content = match (surroundings.read)(&file) {
+        Ok(content) => content,
+        Err(error) => {
+            findings.error(path, format!("{} cannot be read: {error}", file.display()));
+            return None;
+        }
+    };
+    if content.is_readable_by_everyone {
+        let message = format!("{} can be read by everyone: chmod 600", file.display());
+        findings.warn(path, message);
+    }
+    let text = content.text.expose();
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() || text.contains('\n') {
+        let message = format!("{} should hold the password in one line", file.display());
+        findings.error(path, message);
+        return None;
+    }
+    Some(Secret::new(text))
+}
+
+impl Surroundings<'_> {
+    /// The secret with each `${NAME}` replaced by that variable; `$${` stands for `${`. Values are not expanded again.
+    /// The reason names the variable, never the text.
+    pub(super) fn expand(&self, secret: &Secret) -> Result<Secret, String> {
+        let mut rest = secret.expose();
+        let mut text = zeroize::Zeroizing::new(String::new());
+        while let Some((before, after)) = rest.split_once("${") {
+            if let Some(escaped) = before.strip_suffix('$') {
+                text.push_str(escaped);
+                text.push_str("${");
+                rest = after;
+                continue;
+            }
+            text.push_str(before);
+            let (name, behind) = after
+                .split_once('}')
+                .filter(|(name, _)| is_variable_name(name))
+                .ok_or("expected ${NAME} with the name of a variable, or $${ for the characters themselves")?;
+            let value = (self.environment)(name)
+                .ok_or_else(|| format!("the environment variable {name} is not set"))?;
+            text.push_str(&zeroize::Zeroizing::new(value));
+            rest = behind;
+        }
+        text.push_str(rest);
+        Ok(Secret::new(text.as_str()))
+    }
+}
+
+fn is_variable_name(name: &str) -> bool {
+    !name.starts_with(|letter: char| letter.is_ascii_digit())
+        && !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// Tags of a database, and those of a user that win.
+pub(super) fn merge_tags(
+    database: Option<&BTreeMap<Box<str>, Box<str>>>,
+    user: Option<&BTreeMap<Box<str>, Box<str>>>,
+) -> Vec<(Box<str>, Box<str>)> {
+    let mut merged = BTreeMap::new();
+    for tags in [database, user].into_iter().flatten() {
+        merged.extend(tags.iter());
+    }
+    merged
+        .into_iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
