@@ -13,11 +13,11 @@ pub struct Limits {
     pub size: usize,
     /// Clients that may wait at a time.
     pub max_waiting: usize,
-    /// How long a client may wait; zero is for ever.
-    pub checkout_timeout: Duration,
-    /// How long a server may stay idle; zero is for ever.
-    pub server_idle_timeout: Duration,
-    /// How old a server may become before it is closed instead of being used again; zero is any age.
+    /// How long a client may wait; `None` is for ever.
+    pub checkout_timeout: Option<Duration>,
+    /// How long a server may stay idle; `None` is for ever.
+    pub server_idle_timeout: Option<Duration>,
+    /// How old an idle server may be before it is closed.
     pub server_lifetime: Duration,
 }
 
@@ -184,25 +184,22 @@ impl<S, W> Pool<S, W> {
             server_lifetime,
             ..
         } = self.limits;
-        let is_over = |since: Instant, limit: Duration| {
-            !limit.is_zero() && now.saturating_duration_since(since) >= limit
-        };
         let aged = self.idle.extract_if(.., |idle| {
-            is_over(idle.since, server_idle_timeout)
-                || is_over(connected_at(&idle.server), server_lifetime)
+            let age = now.saturating_duration_since(connected_at(&idle.server));
+            let idle_for = now.saturating_duration_since(idle.since);
+            age >= server_lifetime || server_idle_timeout.is_some_and(|limit| idle_for >= limit)
         });
         aged.map(|idle| idle.server).collect()
     }
 
     /// Takes out the clients that have waited for too long.
     pub fn remove_overdue(&mut self, now: Instant) -> Vec<W> {
-        let timeout = self.limits.checkout_timeout;
         let mut overdue = Vec::new();
-        while !timeout.is_zero()
-            && let Some(first) = self
-                .waiting
-                .pop_front_if(|first| now.saturating_duration_since(first.since) >= timeout)
-        {
+        let Some(timeout) = self.limits.checkout_timeout else {
+            return overdue;
+        };
+        let is_overdue = |first: &mut Waiting<W>| now.saturating_duration_since(first.since) >= timeout;
+        while let Some(first) = self.waiting.pop_front_if(is_overdue) {
             overdue.push(first.waiter);
         }
         overdue

@@ -12,8 +12,8 @@ fn pool_of(size: usize) -> Pool<u32, &'static str> {
     Pool::new(Limits {
         size,
         max_waiting: 3,
-        checkout_timeout: Duration::from_secs(2),
-        server_idle_timeout: Duration::from_secs(600),
+        checkout_timeout: Some(Duration::from_secs(2)),
+        server_idle_timeout: Some(Duration::from_secs(600)),
         server_lifetime: Duration::from_secs(3600),
     })
 }

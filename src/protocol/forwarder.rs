@@ -140,6 +140,11 @@ impl Forwarder {
         matches!(self.state, State::Boundary)
     }
 
+    /// Whether the peer has been sent the beginning of a message, but not its end.
+    pub fn is_mid_message(&self) -> bool {
+        matches!(self.state, State::Rest { passes: true, .. })
+    }
+
     /// Judges every message that `input` completes, and passes on to `out` what may pass.
     ///
     /// The ranges in `out` are ranges of `input`. After a pause the unconsumed rest must be the beginning of the next input.
