@@ -97,9 +97,9 @@ pub enum LoginError {
     /// A message longer than [`MAX_LOGIN_MESSAGE_LENGTH`], or one of SASL longer than [`MAX_SASL_MESSAGE_LENGTH`].
     #[error("invalid message length")]
     TooLong,
-    /// A SASLInitialResponse whose parts don't fit together.
-    #[error("invalid message format")]
-    InvalidMessageFormat,
+    /// A SASLInitialResponse whose parts don't fit together; how.
+    #[error("{0}")]
+    InvalidInitialResponse(&'static str),
     /// A mechanism that was not offered.
     #[error("client selected an invalid SASL authentication mechanism")]
     InvalidMechanism,
@@ -124,7 +124,7 @@ impl LoginError {
             Self::ExpectedPassword(_)
             | Self::ExpectedSasl(_)
             | Self::InvalidPasswordPacket
-            | Self::InvalidMessageFormat
+            | Self::InvalidInitialResponse(_)
             | Self::InvalidMechanism => SqlState::PROTOCOL_VIOLATION,
         };
         Some(ErrorResponse::fatal(code, self.to_string()))
@@ -275,18 +275,27 @@ fn login_error(error: ScramServerError, user: Box<[u8]>) -> LoginError {
 
 /// SASLInitialResponse: the mechanism, and the client's first words unless it keeps them for later.
 fn initial_response(body: &[u8]) -> Result<Option<&[u8]>, LoginError> {
-    let (mechanism, rest) = split_c_string(body).ok_or(LoginError::InvalidMessageFormat)?;
+    const CUT_SHORT: LoginError =
+        LoginError::InvalidInitialResponse("insufficient data left in message");
+    let (mechanism, rest) = split_c_string(body).ok_or(LoginError::InvalidInitialResponse(
+        "invalid string in message",
+    ))?;
     if mechanism != MECHANISM.as_bytes() {
         return Err(LoginError::InvalidMechanism);
     }
-    let (length, response) = rest
-        .split_first_chunk()
-        .ok_or(LoginError::InvalidMessageFormat)?;
-    match i32::from_be_bytes(*length) {
-        -1 if response.is_empty() => Ok(None),
-        length if usize::try_from(length) == Ok(response.len()) => Ok(Some(response)),
-        _ => Err(LoginError::InvalidMessageFormat),
+    let (length, response) = rest.split_first_chunk().ok_or(CUT_SHORT)?;
+    let (response, rest) = match i32::from_be_bytes(*length) {
+        -1 => (None, response),
+        length => usize::try_from(length)
+            .ok()
+            .and_then(|length| response.split_at_checked(length))
+            .map(|(response, rest)| (Some(response), rest))
+            .ok_or(CUT_SHORT)?,
+    };
+    if !rest.is_empty() {
+        return Err(LoginError::InvalidInitialResponse("invalid message format"));
     }
+    Ok(response)
 }
 
 #[cfg(test)]

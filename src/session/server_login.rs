@@ -2,26 +2,28 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>.
 
-use std::fmt;
+mod error;
+#[cfg(test)]
+mod tests;
 
 use crate::auth::md5::Md5Hash;
 use crate::auth::scram::{
-    CachedKeys, MAX_SASL_MESSAGE_LENGTH, MECHANISM, Nonce, ScramClient, ScramClientError,
-    ScramClientFinal,
+    CachedKeys, MAX_SASL_MESSAGE_LENGTH, MECHANISM, Nonce, ScramClient, ScramClientFinal,
 };
 use crate::auth::verifier::Verifier;
 use crate::config::secret::Secret;
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::encode;
-use crate::protocol::error_response::SqlState;
 use crate::protocol::frame::Frame;
 use crate::protocol::startup::{Parameter, ProtocolVersion, Replication, split_c_string};
+
+pub use error::{ServerLoginError, ServerRefusal};
 
 /// The longest body of a message that a server may send before its first ReadyForQuery. A longer one is not to be read.
 pub const MAX_SERVER_LOGIN_MESSAGE_LENGTH: usize = 65_535;
 
-/// How many parameters a server may report while we log in; PostgreSQL 18 has 15.
+/// How many parameters a server may report while we log in; PostgreSQL 15 reports 13.
 pub const MAX_REPORTED_PARAMETERS: usize = 256;
 
 /// Who logs in, where, and by what.
@@ -100,66 +102,6 @@ pub struct ServerIdentity {
     pub scram_keys: Option<CachedKeys>,
 }
 
-/// Why a login at a server failed. Holds no secret.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ServerLoginError {
-    /// The server's own words: what waits for it may be told them.
-    #[error("{0}")]
-    Refused(ServerRefusal),
-    /// It wants to be convinced in a way that we don't know.
-    #[error("server requests {0} authentication, which is not supported")]
-    UnsupportedAuthentication(Box<str>),
-    /// It wants a password, and we hold none.
-    #[error("server requests {0} authentication, but there is no password for the user")]
-    NoPassword(&'static str),
-    /// It wants a password, and we hold only something that was made of it in another way.
-    #[error("server requests {0} authentication, but the stored password is of another kind")]
-    WrongKindOfPassword(&'static str),
-    /// The exchange of SCRAM broke.
-    #[error("{0}")]
-    Scram(#[from] ScramClientError),
-    /// It says that we are in before it has proved that it knows the password.
-    #[error("server skipped its part of SCRAM authentication")]
-    SkippedScram,
-    /// It speaks no version of the protocol that we do.
-    #[error("server does not speak protocol {0}")]
-    UnsupportedProtocol(ProtocolVersion),
-    /// A message that has no place here, with its tag.
-    #[error("unexpected message type {0} while logging in")]
-    UnexpectedMessage(u8),
-    /// A message that says nothing that can be understood.
-    #[error("malformed {0} message while logging in")]
-    Malformed(&'static str),
-    /// A message over [`MAX_SERVER_LOGIN_MESSAGE_LENGTH`], or one of SASL over [`MAX_SASL_MESSAGE_LENGTH`].
-    #[error("message is too long while logging in")]
-    TooLong,
-    /// More than [`MAX_REPORTED_PARAMETERS`].
-    #[error("server reports too many parameters")]
-    TooManyParameters,
-}
-
-/// An ErrorResponse in the server's words, in whatever encoding it wrote them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerRefusal {
-    /// FATAL or ERROR; not translated where the server says so.
-    pub severity: Box<[u8]>,
-    /// The SQLSTATE, if it is one.
-    pub code: Option<SqlState>,
-    /// What happened.
-    pub message: Box<[u8]>,
-}
-
-impl fmt::Display for ServerRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {}",
-            String::from_utf8_lossy(&self.severity),
-            String::from_utf8_lossy(&self.message)
-        )
-    }
-}
-
 impl ServerLogin {
     /// Writes the startup message.
     pub fn begin(request: ServerLoginRequest, out: &mut Vec<u8>) -> Self {
@@ -204,7 +146,7 @@ impl ServerLogin {
             return Err(ServerLoginError::TooLong);
         }
         match (frame.tag, &self.awaiting) {
-            (b'E', _) => return Err(ServerLoginError::Refused(refusal(frame.body)?)),
+            (b'E', _) => return Err(ServerLoginError::Refused(ServerRefusal::parse(frame.body)?)),
             // NoticeResponse: nobody is there yet to read it.
             (b'N', _) => {}
             (b'R', Awaiting::ReadyForQuery) => {
@@ -410,38 +352,3 @@ fn authentication_name(kind: i32) -> Box<str> {
         other => format!("unknown ({other})").into(),
     }
 }
-
-/// ErrorResponse: fields, each a letter and a string, up to an empty one.
-fn refusal(mut fields: &[u8]) -> Result<ServerRefusal, ServerLoginError> {
-    let mut refusal = ServerRefusal {
-        severity: Box::default(),
-        code: None,
-        message: Box::default(),
-    };
-    let mut is_translated = true;
-    loop {
-        let Some((kind, rest)) = fields.split_first() else {
-            return Err(ServerLoginError::Malformed("ErrorResponse"));
-        };
-        if *kind == 0 {
-            return Ok(refusal);
-        }
-        let Some((value, rest)) = split_c_string(rest) else {
-            return Err(ServerLoginError::Malformed("ErrorResponse"));
-        };
-        match kind {
-            b'V' => {
-                refusal.severity = value.into();
-                is_translated = false;
-            }
-            b'S' if is_translated => refusal.severity = value.into(),
-            b'C' => refusal.code = SqlState::from_bytes(value),
-            b'M' => refusal.message = value.into(),
-            _ => {}
-        }
-        fields = rest;
-    }
-}
-
-#[cfg(test)]
-mod tests;

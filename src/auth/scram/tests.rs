@@ -2,6 +2,7 @@ use std::num::NonZeroU32;
 
 use proptest::prelude::*;
 
+use super::keys::{hmac, xor};
 use super::server::Truth;
 use super::*;
 
@@ -134,6 +135,20 @@ fn only_a_whole_verifier_is_one() {
 
 #[test]
 fn a_client_may_say_that_it_could_bind_to_a_channel() {
+    let (server, server_first) = server_of(b"pencil")
+        .on_client_first(b"y,,n=,r=abc")
+        .unwrap();
+    let without_proof = "c=eSws,r=abcBwcHBwcHBwcHBwcHBwcHBwcH";
+    let keys = ScramKeys::derive(b"pencil", b"salt", FEW);
+    let auth_message = format!("n=,r=abc,{server_first},{without_proof}");
+    let signature = hmac(&keys.stored_key, &[auth_message.as_bytes()]);
+    let proof = base64_of(&*xor(&keys.client_key, &signature));
+    let client_final = format!("{without_proof},p={proof}");
+    assert!(server.on_client_final(client_final.as_bytes()).is_ok());
+}
+
+#[test]
+fn a_client_must_repeat_what_it_said_of_channel_binding() {
     let (client, _) = ScramClient::begin([1; 18]);
     let first = format!("y,,{}", client.first_bare);
     let (server, server_first) = server_of(b"pencil")
@@ -142,7 +157,7 @@ fn a_client_may_say_that_it_could_bind_to_a_channel() {
     let (_, client_final) = client
         .on_server_first(server_first.as_bytes(), Some(b"pencil"), None)
         .unwrap();
-    // It must repeat what it said: this one repeats "n,,".
+    // This one repeats "n,,".
     assert_eq!(
         server.on_client_final(client_final.as_bytes()).unwrap_err(),
         ScramServerError::WrongChannelBinding

@@ -196,16 +196,28 @@ fn a_broken_sasl_message_is_refused() {
         sasl_error(&sasl_initial("SCRAM-SHA-256-PLUS", b"p=x,,n=,r=a")),
         LoginError::InvalidMechanism
     );
-    for body in [
-        &b""[..],
-        b"SCRAM-SHA-256",
-        b"SCRAM-SHA-256\0",
-        b"SCRAM-SHA-256\0\0\0\0\x09n,,n=",
-        b"SCRAM-SHA-256\0\0\0\0\x01n,",
-        b"SCRAM-SHA-256\0\xff\xff\xff\xffn",
-        b"SCRAM-SHA-256\0\x80\0\0\0",
+    for (body, message) in [
+        (&b""[..], "invalid string in message"),
+        (b"SCRAM-SHA-256", "invalid string in message"),
+        (b"SCRAM-SHA-256\0", "insufficient data left in message"),
+        (
+            b"SCRAM-SHA-256\0\0\0\0\x09n,,n=",
+            "insufficient data left in message",
+        ),
+        (
+            b"SCRAM-SHA-256\0\x80\0\0\0",
+            "insufficient data left in message",
+        ),
+        (b"SCRAM-SHA-256\0\0\0\0\x01n,", "invalid message format"),
+        (
+            b"SCRAM-SHA-256\0\xff\xff\xff\xffn",
+            "invalid message format",
+        ),
     ] {
-        assert_eq!(sasl_error(body), LoginError::InvalidMessageFormat);
+        assert_eq!(
+            sasl_error(body).response(),
+            Some(ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, message))
+        );
     }
     assert_eq!(
         sasl_error(&sasl_initial(MECHANISM, b"")).response(),

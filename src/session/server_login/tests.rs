@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::auth::scram::MockSecret;
+use crate::auth::scram::{MockSecret, ScramClientError};
 use crate::config::choices::AuthMethod;
+use crate::protocol::error_response::SqlState;
 use crate::session::client_login::{ClientLogin, ClientLoginRequest, Progress};
 
 fn request(password: Option<&str>) -> ServerLoginRequest {
