@@ -65,6 +65,12 @@ impl Lane {
         Ok(())
     }
 
+    /// Gives up what waits for a peer that can't be written to.
+    pub fn forget_backlog(&mut self) {
+        self.backlog = Vec::new();
+        self.written = 0;
+    }
+
     /// Writes the backlog; ready when there is none.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.is_drained() {

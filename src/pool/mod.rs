@@ -140,13 +140,11 @@ impl<S, W> Pool<S, W> {
         None
     }
 
-    /// A connection that [`Checkout::Connect`] or [`Pool::on_lost`] asked for was made.
-    #[must_use = "the waiter has to be given its server"]
-    pub fn on_connected(&mut self, server: S, now: Instant) -> Option<(W, S)> {
+    /// A connection that [`Checkout::Connect`] or [`Pool::on_lost`] asked for was made: it is in use until it is checked in.
+    pub fn on_connected(&mut self) {
         debug_assert!(self.connecting > 0, "connected without having been asked");
         self.connecting -= 1;
         self.in_use += 1;
-        self.checkin(server, now)
     }
 
     /// A connection could not be made. Where the pool has no server left that could still serve them,

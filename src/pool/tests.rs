@@ -18,12 +18,18 @@ fn pool_of(size: usize) -> Pool<u32, &'static str> {
     })
 }
 
+/// A connection was made, and goes to whoever waits.
+fn connected(pool: &mut Pool<u32, &'static str>, server: u32, now: Instant) -> Option<(&'static str, u32)> {
+    pool.on_connected();
+    pool.checkin(server, now)
+}
+
 #[test]
 fn the_longest_waiting_client_is_served_first() {
     let (mut pool, now) = (pool_of(1), epoch());
     assert_eq!(pool.checkout(|| "ann", now), Checkout::Connect);
     assert_eq!(pool.checkout(|| "bob", now), Checkout::Wait);
-    assert_eq!(pool.on_connected(7, now), Some(("ann", 7)));
+    assert_eq!(connected(&mut pool, 7, now), Some(("ann", 7)));
     assert_eq!(pool.checkout(|| "cyd", now), Checkout::Wait);
     assert_eq!(pool.checkin(7, now), Some(("bob", 7)));
     assert_eq!(pool.checkin(7, now), Some(("cyd", 7)));
@@ -36,8 +42,8 @@ fn the_most_recently_used_server_is_used_again() {
     let (mut pool, now) = (pool_of(2), epoch());
     assert_eq!(pool.checkout(|| "ann", now), Checkout::Connect);
     assert_eq!(pool.checkout(|| "bob", now), Checkout::Connect);
-    assert_eq!(pool.on_connected(1, now), Some(("ann", 1)));
-    assert_eq!(pool.on_connected(2, now), Some(("bob", 2)));
+    assert_eq!(connected(&mut pool, 1, now), Some(("ann", 1)));
+    assert_eq!(connected(&mut pool, 2, now), Some(("bob", 2)));
     assert_eq!(pool.checkin(1, now), None);
     assert_eq!(pool.checkin(2, now), None);
     assert_eq!(pool.checkout(|| "cyd", now), Checkout::Use(2));
@@ -47,7 +53,7 @@ fn the_most_recently_used_server_is_used_again() {
 fn no_more_connections_are_made_than_clients_wait_for() {
     let (mut pool, now) = (pool_of(5), epoch());
     assert_eq!(pool.checkout(|| "ann", now), Checkout::Connect);
-    assert_eq!(pool.on_connected(1, now), Some(("ann", 1)));
+    assert_eq!(connected(&mut pool, 1, now), Some(("ann", 1)));
     assert_eq!(pool.checkout(|| "bob", now), Checkout::Connect);
     assert_eq!(pool.checkin(1, now), Some(("bob", 1)));
     assert_eq!(
@@ -55,7 +61,7 @@ fn no_more_connections_are_made_than_clients_wait_for() {
         Checkout::Wait,
         "the connection meant for bob is still coming"
     );
-    assert_eq!(pool.on_connected(2, now), Some(("cyd", 2)));
+    assert_eq!(connected(&mut pool, 2, now), Some(("cyd", 2)));
 }
 
 #[test]
@@ -71,10 +77,10 @@ fn the_queue_has_an_end() {
 fn a_lost_server_is_replaced_for_those_who_wait() {
     let (mut pool, now) = (pool_of(1), epoch());
     assert_eq!(pool.checkout(|| "ann", now), Checkout::Connect);
-    assert_eq!(pool.on_connected(1, now), Some(("ann", 1)));
+    assert_eq!(connected(&mut pool, 1, now), Some(("ann", 1)));
     assert_eq!(pool.checkout(|| "bob", now), Checkout::Wait);
     assert!(pool.on_lost(), "bob needs another one");
-    assert_eq!(pool.on_connected(2, now), Some(("bob", 2)));
+    assert_eq!(connected(&mut pool, 2, now), Some(("bob", 2)));
     assert!(!pool.on_lost(), "nobody waits");
     assert_eq!(pool.occupancy(), Occupancy::default());
 }
@@ -96,7 +102,7 @@ fn those_who_wait_are_told_when_no_server_can_be_had() {
 fn those_who_wait_go_on_waiting_while_some_server_is_in_use() {
     let (mut pool, now) = (pool_of(2), epoch());
     assert_eq!(pool.checkout(|| "ann", now), Checkout::Connect);
-    assert_eq!(pool.on_connected(1, now), Some(("ann", 1)));
+    assert_eq!(connected(&mut pool, 1, now), Some(("ann", 1)));
     assert_eq!(pool.checkout(|| "bob", now), Checkout::Connect);
     assert_eq!(pool.on_connect_failed(), Vec::<&str>::new());
     assert_eq!(pool.checkin(1, now), Some(("bob", 1)));
@@ -123,7 +129,7 @@ fn a_client_that_left_is_not_given_a_server() {
     let (mut pool, now) = (pool_of(1), epoch());
     assert_eq!(pool.checkout(|| "ann", now), Checkout::Connect);
     pool.forget(|waiter| *waiter == "ann");
-    assert_eq!(pool.on_connected(1, now), None);
+    assert_eq!(connected(&mut pool, 1, now), None);
     assert_eq!(
         pool.occupancy(),
         Occupancy {
@@ -138,7 +144,7 @@ fn servers_that_idle_too_long_or_are_too_old_are_taken_out() {
     let (mut pool, now) = (pool_of(2), epoch());
     for server in [1, 2] {
         assert_eq!(pool.checkout(|| "ann", now), Checkout::Connect);
-        pool.on_connected(server, now).unwrap();
+        connected(&mut pool, server, now).unwrap();
     }
     assert_eq!(pool.checkin(1, now), None);
     assert_eq!(pool.checkin(2, now + Duration::from_secs(500)), None);

@@ -44,19 +44,19 @@ pub struct Workbench {
 /// Judges what a client sends: with a server, or, before there is one, as far as none is needed.
 pub struct Requests<'a> {
     /// Who asks.
-    pub client: &'a mut ClientSession,
+    client: &'a mut ClientSession,
     /// Who answers.
-    pub server: Option<&'a mut ServerSession>,
+    server: Option<&'a mut ServerSession>,
     /// The statements of the pool.
-    pub definitions: &'a mut Definitions,
+    definitions: &'a mut Definitions,
     /// How requests are treated.
-    pub policy: &'a RequestPolicy,
+    policy: &'a RequestPolicy,
     /// What they are worked on with.
-    pub bench: &'a mut Workbench,
+    bench: &'a mut Workbench,
     /// Where answers of the proxy's own go.
-    pub to_client: &'a mut Outbound,
+    to_client: &'a mut Outbound,
     /// The time of this wake-up.
-    pub now: Instant,
+    now: Instant,
     /// When the message in hand came.
     received: Received,
     /// Why it paused, if it did.
@@ -148,7 +148,43 @@ impl Judge for Requests<'_> {
     }
 }
 
-impl Requests<'_> {
+impl Workbench {
+    /// With nothing on it.
+    pub fn new() -> Self {
+        Self { annotator: Annotator::new(), plans: Vec::new(), tally: Tally::default() }
+    }
+}
+
+impl Default for Workbench {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'a> Requests<'a> {
+    /// For one read, at this time.
+    pub fn new(
+        client: &'a mut ClientSession,
+        server: Option<&'a mut ServerSession>,
+        definitions: &'a mut Definitions,
+        policy: &'a RequestPolicy,
+        bench: &'a mut Workbench,
+        to_client: &'a mut Outbound,
+        now: Instant,
+    ) -> Self {
+        Self {
+            client,
+            server,
+            definitions,
+            policy,
+            bench,
+            to_client,
+            now,
+            received: Received { at: now, queue_cause: None },
+            pause: None,
+        }
+    }
+
     /// Why it paused, if it did.
     pub fn paused(&self) -> Option<Pause> {
         self.pause

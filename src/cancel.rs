@@ -1,0 +1,95 @@
+//! Passes a CancelRequest on to the server that it stands for, and only there.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::protocol::encode;
+use crate::server::{PeerAddress, ServerCard};
+use crate::telemetry::metrics::CancelOutcome;
+
+/// How long a server may take for a CancelRequest (PgBouncer's cancel_wait_timeout).
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bits of a process id that say which worker a client is on.
+const WORKER_BITS: u32 = 7;
+
+/// Workers that process ids can tell apart.
+pub const MAX_WORKERS: usize = 1 << WORKER_BITS;
+
+/// The process id of a worker's client number `session`; zero for one in 2²⁴, which is not to be used.
+pub fn process_id(session: u32, worker: u8) -> i32 {
+    let session = i32::try_from(session & 0xff_ffff).expect("24 bits");
+    session << WORKER_BITS | i32::from(worker & 0x7f)
+}
+
+/// The worker that a process id belongs to.
+pub fn worker_of(process_id: i32) -> usize {
+    usize::try_from(process_id & 0x7f).expect("7 bits")
+}
+
+/// Cancels what a server is doing. Until this is done, the server serves no other client: see [`ServerCard::cancels`].
+pub async fn forward(server: &ServerCard) -> CancelOutcome {
+    let Some(key) = &server.cancel_key else {
+        return CancelOutcome::Failed;
+    };
+    let _in_flight = InFlight::of(server);
+    let mut request = Vec::new();
+    encode::cancel_request(&mut request, key);
+    match tokio::time::timeout(CANCEL_TIMEOUT, deliver(&server.address, &request)).await {
+        Ok(Ok(())) => CancelOutcome::Forwarded,
+        Ok(Err(_)) | Err(_) => CancelOutcome::Failed,
+    }
+}
+
+/// The server closes the connection when it has signalled the process.
+async fn deliver(address: &PeerAddress, request: &[u8]) -> std::io::Result<()> {
+    let mut end = [0; 1];
+    match address {
+        PeerAddress::Tcp(address) => {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.write_all(request).await?;
+            stream.read(&mut end).await?;
+        }
+        PeerAddress::Unix(path) => {
+            let mut stream = UnixStream::connect(path).await?;
+            stream.write_all(request).await?;
+            stream.read(&mut end).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A CancelRequest on its way, also when its task is dropped.
+struct InFlight<'a>(&'a ServerCard);
+
+impl<'a> InFlight<'a> {
+    fn of(server: &'a ServerCard) -> Self {
+        server.cancels.set(server.cancels.get() + 1);
+        Self(server)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.cancels.set(self.0.cancels.get() - 1);
+        if self.0.cancels.get() == 0 {
+            self.0.cancels_done.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_id_tells_its_worker() {
+        for (session, worker) in [(0, 1), (1, 0), (0xff_ffff, 127), (u32::MAX, 5)] {
+            let id = process_id(session, worker);
+            assert!(id > 0);
+            assert_eq!(worker_of(id), usize::from(worker));
+        }
+    }
+}

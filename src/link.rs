@@ -1,0 +1,488 @@
+//! A client at work: its messages go to a server, the replies come back, and in between it waits for one or rests.
+//!
+//! One hand-written poll per client. It reads what a socket has into the worker's scratch, judges the messages in place, and
+//! writes one batch per direction. Bytes are kept for a client only while it waits for a server, while a message that is
+//! needed whole is incomplete, and while a peer does not take what it is sent.
+
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use crate::config::choices::PoolMode;
+use crate::net::lane::Lane;
+use crate::protocol::error_response::ErrorResponse;
+use crate::protocol::forwarder::Forwarder;
+use crate::protocol::outbound::Outbound;
+use crate::server::ServerConnection;
+use crate::server_pool::{Asked, Refusal, ServerPool, Ticket, lost_server};
+use crate::session::client_session::ClientSession;
+use crate::session::exchange::Received;
+use crate::session::replies::Replies;
+use crate::session::requests::{Pause, Requests, Workbench};
+use crate::session::tally::Tally;
+use crate::session::violation::Violation;
+use crate::telemetry::metrics::{Blame, ServerClose};
+use crate::worker::{SessionCard, Worker};
+
+/// What every client of a worker reads into and writes from, one at a time.
+#[derive(Debug)]
+pub struct Scratch {
+    /// One read.
+    read: Box<[u8]>,
+    to_server: Outbound,
+    to_client: Outbound,
+    bench: Workbench,
+}
+
+/// How much is read at a time.
+const READ_LEN: usize = 64 * 1024;
+
+/// How much a client may send ahead while it waits for a server; what comes behind it stays in the kernel.
+const HELD_LIMIT: usize = 64 * 1024;
+
+/// How often one poll goes round before it lets others have their turn.
+const ROUNDS: usize = 16;
+
+impl Scratch {
+    /// Empty, for one worker.
+    pub fn new() -> Self {
+        Self {
+            read: vec![0; READ_LEN].into(),
+            to_server: Outbound::new(),
+            to_client: Outbound::new(),
+            bench: Workbench::new(),
+        }
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A client that is logged in, with the server that it is linked to at the moment.
+#[derive(Debug)]
+pub struct Link {
+    worker: Rc<Worker>,
+    pool: Rc<ServerPool>,
+    card: Rc<SessionCard>,
+    client: Lane,
+    session: ClientSession,
+    /// Where the stream of its messages stands.
+    requests: Forwarder,
+    /// What it sent and nobody has judged yet.
+    held: Vec<u8>,
+    pause: Option<Pause>,
+    /// Its place in the queue.
+    ticket: Option<Rc<Ticket>>,
+    server: Option<Box<ServerConnection>>,
+    /// The server must be made what the client expects, ahead of the next message.
+    is_newly_linked: bool,
+}
+
+/// How a client's session ended.
+#[derive(Debug)]
+pub enum Parting {
+    /// It said good-bye, or closed its connection.
+    Left,
+    /// Its connection broke.
+    ClientLost(io::Error),
+    /// Its server's connection broke.
+    ServerLost,
+    /// Its server ended the session, and the client has read why.
+    ServerEnded,
+    /// A peer broke the rules.
+    Violation(Violation),
+    /// It got no server.
+    Refused(Refusal),
+    /// The proxy ends, or an administrator wanted it gone, or it was idle for too long.
+    Dismissed(ErrorResponse),
+}
+
+impl Parting {
+    /// What the client is told before its connection is closed, where it is not known already.
+    pub fn response(&self) -> Option<ErrorResponse> {
+        match self {
+            Self::Left | Self::ClientLost(_) | Self::ServerEnded => None,
+            Self::ServerLost => Some(lost_server()),
+            Self::Violation(violation) => Some(violation.response()),
+            Self::Refused(refusal) => Some(refusal.response()),
+            Self::Dismissed(why) => Some(why.clone()),
+        }
+    }
+
+    /// Who is to blame, where somebody is.
+    pub fn blame(&self) -> Option<Blame> {
+        match self {
+            Self::Left | Self::Refused(_) | Self::Dismissed(_) => None,
+            Self::ClientLost(_) => Some(Blame::Client),
+            Self::ServerLost | Self::ServerEnded => Some(Blame::Server),
+            Self::Violation(violation) if violation.is_clients() => Some(Blame::Client),
+            Self::Violation(_) => Some(Blame::Server),
+        }
+    }
+}
+
+impl Link {
+    /// A client that has read ReadyForQuery. `held` is what it sent ahead.
+    pub fn new(
+        worker: Rc<Worker>,
+        pool: Rc<ServerPool>,
+        card: Rc<SessionCard>,
+        client: Lane,
+        session: ClientSession,
+        held: Vec<u8>,
+    ) -> Self {
+        Self {
+            worker,
+            pool,
+            card,
+            client,
+            session,
+            requests: Forwarder::new(),
+            held,
+            pause: None,
+            ticket: None,
+            server: None,
+            is_newly_linked: false,
+        }
+    }
+
+    /// The pool that serves this client.
+    pub fn pool(&self) -> &Rc<ServerPool> {
+        &self.pool
+    }
+
+    /// Serves the client until it leaves, or can't be served any more.
+    pub fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Parting> {
+        let now = self.worker.now();
+        match self.serve(cx, now) {
+            Ok(()) => Poll::Pending,
+            Err(parting) => Poll::Ready(parting),
+        }
+    }
+
+    /// Does what can be done without waiting.
+    fn serve(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Parting> {
+        for _ in 0..ROUNDS {
+            self.drain_backlogs(cx)?;
+            let mut progressed = self.receive_replies(cx, now)?;
+            self.observe(now);
+            self.release_if_done();
+            progressed |= self.receive_server(cx)?;
+            progressed |= self.receive_requests(cx, now)?;
+            if !progressed {
+                return self.rest(now);
+            }
+        }
+        // Others have their turn; this one goes on afterwards.
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    fn drain_backlogs(&mut self, cx: &mut Context<'_>) -> Result<(), Parting> {
+        if let Poll::Ready(Err(error)) = self.client.poll_drain(cx) {
+            return Err(Parting::ClientLost(error));
+        }
+        if let Some(server) = &mut self.server
+            && let Poll::Ready(Err(_)) = server.lane.poll_drain(cx)
+        {
+            // What it still has to say may say why.
+            server.lane.forget_backlog();
+        }
+        Ok(())
+    }
+
+    /// Passes on what the server has to say. Whether it said anything.
+    fn receive_replies(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Parting> {
+        let Some(server) = &mut self.server else { return Ok(false) };
+        // A client that does not read its replies holds up its own server, and nobody else's.
+        if !self.client.is_drained() {
+            return Ok(false);
+        }
+        let scratch = &mut *self.worker.scratch();
+        let len = match server.lane.socket.poll_read(cx, &mut scratch.read) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(0) | Err(_)) => return Err(Parting::ServerLost),
+            Poll::Ready(Ok(len)) => len,
+        };
+        let input = scratch.read.get(..len).unwrap_or_default();
+        let mut judge = Replies::new(&mut self.session, &mut server.session, now);
+        let advanced = server.replies.advance(input, &mut judge, &mut scratch.to_client);
+        let is_fatal = judge.fatal().is_some();
+        let sent = scratch.to_client.len();
+        let written = self.client.send(&mut scratch.to_client, input);
+        self.pool.metrics.server_received_bytes.add(len as u64);
+        self.pool.metrics.client_sent_bytes.add(sent as u64);
+        advanced.map_err(Parting::Violation)?;
+        written.map_err(Parting::ClientLost)?;
+        if is_fatal {
+            return Err(Parting::ServerEnded);
+        }
+        Ok(true)
+    }
+
+    /// Takes the server that the client was waiting for.
+    fn receive_server(&mut self, cx: &mut Context<'_>) -> Result<bool, Parting> {
+        let Some(ticket) = &self.ticket else { return Ok(false) };
+        match ticket.poll(cx) {
+            Poll::Ready(Ok(server)) => {
+                self.ticket = None;
+                self.link(server);
+                Ok(true)
+            }
+            Poll::Ready(Err(refusal)) => {
+                self.ticket = None;
+                Err(Parting::Refused(refusal))
+            }
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    /// Judges what the client has sent. Whether there was anything.
+    fn receive_requests(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Parting> {
+        if self.ticket.is_some() {
+            return self.receive_ahead(cx);
+        }
+        // Nothing is read that could not be passed on.
+        let server_takes_more = self.server.as_ref().is_none_or(|server| server.lane.is_drained());
+        if !server_takes_more || !self.client.is_drained() {
+            return Ok(false);
+        }
+        if self.pause == Some(Pause::Throttled)
+            && self.server.as_ref().is_some_and(|server| server.session.exchange.is_full())
+        {
+            return Ok(false);
+        }
+        let worker = Rc::clone(&self.worker);
+        let scratch = &mut *worker.scratch();
+        if self.pause.is_some() || !self.held.is_empty() {
+            let held = std::mem::take(&mut self.held);
+            self.judge(&held, scratch, now)?;
+            return Ok(true);
+        }
+        let mut read = std::mem::take(&mut scratch.read);
+        let outcome = match self.client.socket.poll_read(cx, &mut read) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(0)) => Err(Parting::Left),
+            Poll::Ready(Err(error)) => Err(Parting::ClientLost(error)),
+            Poll::Ready(Ok(len)) => {
+                self.pool.metrics.client_received_bytes.add(len as u64);
+                self.judge(read.get(..len).unwrap_or_default(), scratch, now).map(|()| true)
+            }
+        };
+        scratch.read = read;
+        outcome
+    }
+
+    /// Reads ahead while the client waits for a server: only to find out whether it is still there.
+    fn receive_ahead(&mut self, cx: &mut Context<'_>) -> Result<bool, Parting> {
+        if self.held.len() >= HELD_LIMIT {
+            return Ok(false);
+        }
+        let scratch = &mut *self.worker.scratch();
+        let room = scratch.read.get_mut(..HELD_LIMIT - self.held.len()).unwrap_or_default();
+        match self.client.socket.poll_read(cx, room) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(0)) => Err(Parting::Left),
+            Poll::Ready(Err(error)) => Err(Parting::ClientLost(error)),
+            Poll::Ready(Ok(len)) => {
+                self.pool.metrics.client_received_bytes.add(len as u64);
+                self.held.extend_from_slice(room.get(..len).unwrap_or_default());
+                Ok(true)
+            }
+        }
+    }
+
+    /// Judges messages, and sends on what may pass. What can't be judged yet is held.
+    fn judge(&mut self, mut input: &[u8], scratch: &mut Scratch, now: Instant) -> Result<(), Parting> {
+        loop {
+            let Scratch { to_server, to_client, bench, .. } = scratch;
+            if std::mem::take(&mut self.is_newly_linked)
+                && let Some(server) = &mut self.server
+            {
+                to_server.write(|out| server.session.on_link(&self.session.parameters, out));
+            }
+            let mut definitions = self.pool.definitions.borrow_mut();
+            let mut judge = Requests::new(
+                &mut self.session,
+                self.server.as_mut().map(|server| &mut server.session),
+                &mut definitions,
+                &self.pool.policy,
+                bench,
+                to_client,
+                now,
+            );
+            let resumed = self.pause.take().is_some();
+            let outcome = match resumed.then(|| self.requests.resume(&mut judge, to_server)) {
+                Some(Err(violation)) => Err(violation),
+                Some(Ok(true)) => Ok(0),
+                Some(Ok(false)) | None => {
+                    self.requests.advance(input, &mut judge, to_server).map(|advanced| advanced.consumed)
+                }
+            };
+            self.pause = judge.paused();
+            drop(definitions);
+            let consumed = outcome.map_err(Parting::Violation)?;
+            self.count(&mut bench.tally);
+            self.send(to_server, to_client, input)?;
+            let rest = input.get(consumed..).unwrap_or_default();
+            match self.pause {
+                None => return Ok(()),
+                Some(Pause::Terminated) => return Err(Parting::Left),
+                Some(Pause::Throttled) => {
+                    self.held = rest.to_vec();
+                    return Ok(());
+                }
+                Some(Pause::NeedsServer) => match self.pool.checkout(now) {
+                    Asked::Server(server) => {
+                        self.link(server);
+                        input = rest;
+                    }
+                    Asked::Wait(ticket, cause) => {
+                        self.session.waited = Some(Received { at: now, queue_cause: Some(cause) });
+                        self.held = rest.to_vec();
+                        self.ticket = Some(ticket);
+                        return Ok(());
+                    }
+                    Asked::Refused(refusal) => return Err(Parting::Refused(refusal)),
+                },
+            }
+        }
+    }
+
+    fn send(&mut self, to_server: &mut Outbound, to_client: &mut Outbound, input: &[u8]) -> Result<(), Parting> {
+        if !to_server.is_empty()
+            && let Some(server) = &mut self.server
+        {
+            self.pool.metrics.server_sent_bytes.add(to_server.len() as u64);
+            // A server that can't be written to will be found closed when its replies are read.
+            if server.lane.send(to_server, input).is_err() {
+                to_server.clear();
+                server.lane.forget_backlog();
+            }
+        }
+        if !to_client.is_empty() {
+            self.pool.metrics.client_sent_bytes.add(to_client.len() as u64);
+            self.client.send(to_client, &[]).map_err(Parting::ClientLost)?;
+        }
+        Ok(())
+    }
+
+    /// The client gets a server.
+    fn link(&mut self, server: Box<ServerConnection>) {
+        *self.card.server.borrow_mut() = Some(Rc::clone(&server.card));
+        self.server = Some(server);
+        self.is_newly_linked = true;
+    }
+
+    /// Shows telemetry the queries whose replies have reached the client.
+    fn observe(&mut self, now: Instant) {
+        if let Some(server) = &mut self.server
+            && server.session.exchange.has_answered()
+            && self.client.is_drained()
+        {
+            let pid = server.process_id();
+            let Self { worker, pool, .. } = self;
+            server
+                .session
+                .exchange
+                .observe_answered(now, pid, |record| worker.telemetry().observe(&pool.metrics, &pool.identity, record));
+        }
+    }
+
+    /// Gives the server back if the client owes it nothing, and it owes the client nothing.
+    fn release_if_done(&mut self) {
+        let is_done = self.session.mode == PoolMode::Transaction
+            && self.held.is_empty()
+            && self.pause.is_none()
+            && !self.requests.is_mid_message()
+            && self.client.is_drained()
+            && self.server.as_ref().is_some_and(|server| {
+                server.session.exchange.is_releasable() && server.replies.is_at_boundary() && server.lane.is_drained()
+            });
+        if is_done && let Some(server) = self.server.take() {
+            self.card.server.borrow_mut().take();
+            self.pool.metrics.transactions.increase();
+            self.pool.release(server);
+        }
+    }
+
+    /// Nothing more can be done now. A client that rests may be sent away.
+    fn rest(&mut self, now: Instant) -> Result<(), Parting> {
+        let rests = self.ticket.is_none()
+            && self.server.as_ref().is_none_or(|server| server.session.exchange.is_releasable());
+        self.card.idle_since.set(rests.then_some(now));
+        if rests && self.worker.is_draining() {
+            return Err(Parting::Dismissed(Refusal::Draining.response()));
+        }
+        match self.card.dismissal.take() {
+            Some(why) if rests => Err(Parting::Dismissed(why)),
+            why => {
+                self.card.dismissal.set(why);
+                Ok(())
+            }
+        }
+    }
+
+    fn count(&self, tally: &mut Tally) {
+        let metrics = &self.pool.metrics;
+        for (reason, number) in tally.take_annotations() {
+            metrics.annotated_times(reason, number);
+        }
+        metrics.client_parses.add(std::mem::take(&mut tally.client_parses));
+        metrics.server_parses.add(std::mem::take(&mut tally.server_parses));
+        metrics.binds.add(std::mem::take(&mut tally.binds));
+        metrics.statement_evictions.add(std::mem::take(&mut tally.evictions));
+    }
+
+    /// The session is over: the client is told why, its server goes back if it is clean, and is closed if it is not.
+    pub async fn part(mut self, parting: &Parting) {
+        let now = self.worker.now();
+        if let Some(ticket) = self.ticket.take() {
+            self.pool.give_up(&ticket);
+        }
+        if let Some(server) = self.server.take() {
+            self.card.server.borrow_mut().take();
+            self.leave_server(server, parting, now);
+        }
+        let Some(response) = parting.response() else { return };
+        let mut out = Outbound::new();
+        out.write(|out| response.encode(out));
+        if self.client.send(&mut out, &[]).is_ok() {
+            let drained = std::future::poll_fn(|cx| self.client.poll_drain(cx));
+            // It may be that nobody reads it.
+            let _ = tokio::time::timeout(crate::worker::GOODBYE_TIMEOUT, drained).await;
+        }
+    }
+
+    fn leave_server(&self, mut server: Box<ServerConnection>, parting: &Parting, now: Instant) {
+        let is_clean = server.session.exchange.is_releasable()
+            && server.replies.is_at_boundary()
+            && server.lane.is_drained()
+            && !self.requests.is_mid_message();
+        match parting {
+            Parting::ServerLost | Parting::ServerEnded => self.discard_lost(server, now, ServerClose::ByServer),
+            Parting::Violation(violation) if !violation.is_clients() => {
+                self.discard_lost(server, now, ServerClose::Violation);
+            }
+            _ if is_clean && self.session.mode == PoolMode::Session => self.pool.release_after_session(server),
+            _ if is_clean => self.pool.release(server),
+            _ => {
+                server.session.exchange.on_lost(now);
+                self.discard_lost(server, now, ServerClose::ClientLeft);
+            }
+        }
+    }
+
+    fn discard_lost(&self, mut server: Box<ServerConnection>, now: Instant, why: ServerClose) {
+        let pid = server.process_id();
+        server.session.exchange.on_lost(now);
+        server.session.exchange.observe_answered(now, pid, |record| {
+            self.worker.telemetry().observe(&self.pool.metrics, &self.pool.identity, record);
+        });
+        self.pool.discard(server, why);
+    }
+}

@@ -1,0 +1,309 @@
+//! A connection to a server: made, logged in, asked now and then by the proxy itself, and closed.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Instant;
+
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::sync::Notify;
+
+use crate::auth::scram::{CachedKeys, Nonce};
+use crate::config::secret::Secret;
+use crate::net::lane::Lane;
+use crate::net::socket::{Socket, Stream};
+use crate::protocol::cancel_key::CancelKey;
+use crate::protocol::encode;
+use crate::protocol::error_response::{ErrorResponse, SqlState};
+use crate::protocol::forwarder::Forwarder;
+use crate::protocol::frame::{Frame, FrameHeader};
+use crate::protocol::startup::{Parameter, ProtocolVersion, Replication};
+use crate::session::parameters::ParameterSet;
+use crate::session::server_login::{
+    MAX_SERVER_LOGIN_MESSAGE_LENGTH, ServerIdentity, ServerLogin, ServerLoginError, ServerLoginRequest, ServerProgress,
+};
+use crate::session::server_session::ServerSession;
+
+/// Where a server is, and who logs in there.
+#[derive(Clone, Debug)]
+pub struct ServerTarget {
+    /// Where it listens.
+    pub address: ServerAddress,
+    /// The database's name there.
+    pub database: Box<str>,
+    /// The role.
+    pub user: Box<str>,
+    /// Its password, if there is one.
+    pub password: Option<Secret>,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ServerAddress {
+    /// A name or an IP address, and a port.
+    Tcp(Box<str>, u16),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// A server that is logged in, and ready for the next query whenever it is in a pool.
+#[derive(Debug)]
+pub struct ServerConnection {
+    /// Its socket, and what is on its way to it.
+    pub lane: Lane,
+    /// Where the stream of its replies stands.
+    pub replies: Forwarder,
+    /// What is known of it.
+    pub session: ServerSession,
+    /// What it reported when it was logged in to, and since.
+    pub reported: Vec<Parameter>,
+    /// Who it is, for those who want to cancel its query.
+    pub card: Rc<ServerCard>,
+    /// When it was connected.
+    pub connected_at: Instant,
+}
+
+/// Who a server is, for those who want to cancel its query.
+#[derive(Debug)]
+pub struct ServerCard {
+    /// Where the CancelRequest goes: the very address that was connected, since a name may lead elsewhere by now.
+    pub address: PeerAddress,
+    /// What it must say; `None` where the server gave no key.
+    pub cancel_key: Option<CancelKey>,
+    /// CancelRequests on their way: until they have arrived the server must not serve another client.
+    pub cancels: Cell<usize>,
+    /// Told when there are none any more.
+    pub cancels_done: Notify,
+}
+
+/// Where a server was connected.
+#[derive(Clone, Debug)]
+pub enum PeerAddress {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// Over a unix socket.
+    Unix(PathBuf),
+}
+
+/// Why a server could not be connected.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// Nothing listens there, or it can't be reached.
+    #[error("connect failed: {0}")]
+    Unreachable(io::Error),
+    /// It took longer than `server_connect_timeout`.
+    #[error("connect timeout")]
+    TimedOut,
+    /// The connection broke while logging in.
+    #[error("connection to server lost while logging in: {0}")]
+    Broken(io::Error),
+    /// It does not let us in, or does not speak our language.
+    #[error("server login failed: {0}")]
+    Login(#[from] ServerLoginError),
+}
+
+impl ConnectError {
+    /// What the clients read that waited for the connection. A server's own refusal keeps its SQLSTATE.
+    pub fn response(&self) -> ErrorResponse {
+        let code = match self {
+            Self::Login(ServerLoginError::Refused(refusal)) => refusal.code.unwrap_or(SqlState::CONNECTION_FAILURE),
+            Self::Unreachable(_) | Self::TimedOut | Self::Broken(_) | Self::Login(_) => SqlState::CONNECTION_FAILURE,
+        };
+        let message = match self {
+            // The address stays in the log: clients need not know what is behind the proxy.
+            Self::Unreachable(error) => format!("server login has been failing, connect failed: {}", error.kind()),
+            Self::TimedOut => "server login has been failing, connect timeout".to_owned(),
+            Self::Broken(_) => "server login has been failing, connection lost".to_owned(),
+            Self::Login(ServerLoginError::Refused(refusal)) => String::from_utf8_lossy(&refusal.message).into_owned(),
+            Self::Login(error) => format!("server login failed: {error}"),
+        };
+        ErrorResponse::fatal(code, message)
+    }
+}
+
+/// A stream of the runtime, while a server is being logged in to.
+enum Connecting {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream, PathBuf),
+}
+
+impl Connecting {
+    async fn connect(address: &ServerAddress) -> io::Result<Self> {
+        match address {
+            ServerAddress::Tcp(host, port) => {
+                let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+                for address in lookup_host((&**host, *port)).await? {
+                    match TcpStream::connect(address).await {
+                        Ok(stream) => return Ok(Self::Tcp(stream, address)),
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last)
+            }
+            ServerAddress::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?, path.clone())),
+        }
+    }
+
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream, _) => stream.write_all(bytes).await,
+            Self::Unix(stream, _) => stream.write_all(bytes).await,
+        }
+    }
+
+    /// Appends what comes next to `buffer`.
+    async fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let read = match self {
+            Self::Tcp(stream, _) => stream.read_buf(buffer).await?,
+            Self::Unix(stream, _) => stream.read_buf(buffer).await?,
+        };
+        if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+
+    fn finish(self) -> io::Result<(Socket, PeerAddress)> {
+        let (stream, address) = match self {
+            Self::Tcp(stream, address) => (Stream::Tcp(stream.into_std()?), PeerAddress::Tcp(address)),
+            Self::Unix(stream, path) => (Stream::Unix(stream.into_std()?), PeerAddress::Unix(path)),
+        };
+        stream.prepare()?;
+        Ok((Socket::new(stream)?, address))
+    }
+}
+
+impl ServerConnection {
+    /// Connects and logs in. `scram_keys` are those of an earlier login; the ones that this login found come back.
+    ///
+    /// Not cancel safe in the sense that a half-made connection is dropped, which the server takes for a client that left.
+    pub async fn connect(
+        target: &ServerTarget,
+        scram_keys: Option<CachedKeys>,
+        nonce: Nonce,
+        clock: impl Fn() -> Instant,
+    ) -> Result<(Self, Option<CachedKeys>), ConnectError> {
+        let mut stream = Connecting::connect(&target.address).await.map_err(ConnectError::Unreachable)?;
+        let mut out = Vec::new();
+        let login = ServerLogin::begin(
+            ServerLoginRequest {
+                version: ProtocolVersion::V3_0,
+                user: target.user.as_bytes().into(),
+                database: target.database.as_bytes().into(),
+                parameters: Vec::new(),
+                replication: Replication::None,
+                password: target.password.clone(),
+                scram_keys,
+                nonce,
+            },
+            &mut out,
+        );
+        let identity = log_in(login, &mut stream, out).await?;
+        let (socket, address) = stream.finish().map_err(ConnectError::Broken)?;
+        let ServerIdentity { parameters, cancel_key, scram_keys, .. } = identity;
+        let following = ParameterSet::following(parameters.iter().map(|(name, value)| (&**name, &**value)));
+        let connection = Self {
+            lane: Lane::new(socket),
+            replies: Forwarder::new(),
+            session: ServerSession::new(Rc::new(following)),
+            reported: parameters,
+            card: Rc::new(ServerCard {
+                address,
+                cancel_key,
+                cancels: Cell::new(0),
+                cancels_done: Notify::new(),
+            }),
+            connected_at: clock(),
+        };
+        Ok((connection, scram_keys))
+    }
+
+    /// The server's process id, 0 where it gave none.
+    pub fn process_id(&self) -> i32 {
+        self.card.cancel_key.as_ref().map_or(0, CancelKey::process_id)
+    }
+
+    /// The version as a number, 150004 say; 0 where the server reports none that can be read.
+    pub fn version_number(&self) -> u32 {
+        let reported = self.reported.iter().find(|(name, _)| **name == *b"server_version");
+        reported.map_or(0, |(_, version)| version_number(version))
+    }
+
+    /// Tells the server good-bye, as far as it takes it at once.
+    pub fn close(self) {
+        let mut goodbye = Vec::new();
+        encode::terminate(&mut goodbye);
+        // Whether it arrives or not: the connection is closed.
+        let _ = self.lane.socket.write(&[io::IoSlice::new(&goodbye)]);
+    }
+}
+
+async fn log_in(mut login: ServerLogin, stream: &mut Connecting, mut out: Vec<u8>) -> Result<ServerIdentity, ConnectError> {
+    let mut input = Vec::with_capacity(4096);
+    loop {
+        stream.write_all(&out).await.map_err(ConnectError::Broken)?;
+        out.clear();
+        while out.is_empty() {
+            match take_frame(&input)? {
+                Some((frame, len)) => match login.on_message(frame, &mut out)? {
+                    ServerProgress::Continue(next) => {
+                        login = next;
+                        input.drain(..len);
+                    }
+                    ServerProgress::Done(identity) => return Ok(identity),
+                },
+                None => stream.read(&mut input).await.map_err(ConnectError::Broken)?,
+            }
+        }
+    }
+}
+
+/// The first message in `input`, if it is complete, and how long it is.
+fn take_frame(input: &[u8]) -> Result<Option<(Frame<'_>, usize)>, ServerLoginError> {
+    let Some(header) = input.first_chunk() else {
+        return Ok(None);
+    };
+    let header = FrameHeader::parse(*header).ok_or(ServerLoginError::Malformed("length of a"))?;
+    if header.body_len > MAX_SERVER_LOGIN_MESSAGE_LENGTH {
+        return Err(ServerLoginError::TooLong);
+    }
+    let len = FrameHeader::LEN + header.body_len;
+    let body = input.get(FrameHeader::LEN..len);
+    Ok(body.map(|body| (Frame { tag: header.tag, body }, len)))
+}
+
+/// `15.4 (Debian 15.4-2)` → 150004, `17beta1` → 170000, `9.6.3` → 90603.
+fn version_number(version: &[u8]) -> u32 {
+    let mut numbers = version.split(|byte| *byte == b'.').map(|part| {
+        let digits = part.iter().take_while(|byte| byte.is_ascii_digit());
+        digits.fold(0_u32, |number, digit| number.saturating_mul(10).saturating_add(u32::from(digit - b'0')))
+    });
+    let mut next = || numbers.next().unwrap_or(0).min(9999);
+    match next() {
+        major @ 10.. => major * 10_000 + next(),
+        major => major * 10_000 + next() * 100 + next(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_read_as_server_version_num_has_it() {
+        assert_eq!(version_number(b"15.4 (Debian 15.4-2.pgdg120+1)"), 150_004);
+        assert_eq!(version_number(b"17beta1"), 170_000);
+        assert_eq!(version_number(b"9.6.3"), 90_603);
+        assert_eq!(version_number(b"unheard of"), 0);
+    }
+
+    #[test]
+    fn a_message_is_taken_when_it_is_complete() {
+        assert!(take_frame(b"R\0\0\0\x08\0\0\0").unwrap().is_none());
+        let (frame, len) = take_frame(b"R\0\0\0\x08\0\0\0\0S").unwrap().unwrap();
+        assert_eq!((frame.tag, frame.body, len), (b'R', &[0, 0, 0, 0][..], 9));
+        assert!(take_frame(b"R\0\0\0\x03").is_err());
+        assert!(take_frame(b"R\x7f\0\0\0").is_err());
+    }
+}

@@ -1,0 +1,596 @@
+//! One pool of a worker, alive: its servers, its queue, and the tasks that connect, reset and watch servers.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::auth::scram::{CachedKeys, Nonce};
+use crate::config::PoolSettings;
+use crate::pool::{Checkout, Limits, Pool};
+use crate::protocol::encode;
+use crate::protocol::error_response::{ErrorResponse, SqlState};
+use crate::protocol::outbound::Outbound;
+use crate::protocol::startup::Parameter;
+use crate::server::{ConnectError, ServerConnection, ServerTarget};
+use crate::session::parameters::ParameterSet;
+use crate::session::query_record::QueueCause;
+use crate::session::requests::RequestPolicy;
+use crate::session::statements::Definitions;
+use crate::session::trace::TracePolicy;
+use crate::session::unlinked::{OwnQueryError, Unlinked};
+use crate::session::violation::Violation;
+use crate::telemetry::metrics::{ConnectFailure, PoolMetrics, ServerClose, ServerState};
+use crate::telemetry::slow_query::PoolIdentity;
+
+/// The pool of one database and user on one worker.
+#[derive(Debug)]
+pub struct ServerPool {
+    /// Whose pool it is.
+    pub identity: Arc<PoolIdentity>,
+    /// How it behaves.
+    pub settings: PoolSettings,
+    /// How requests are treated.
+    pub policy: RequestPolicy,
+    /// How trace contexts are treated.
+    pub trace_policy: Arc<TracePolicy>,
+    /// What is counted.
+    pub metrics: Arc<PoolMetrics>,
+    /// The prepared statements of its clients.
+    pub definitions: RefCell<Definitions>,
+    target: ServerTarget,
+    clock: fn() -> Instant,
+    pool: RefCell<Pool<Box<ServerConnection>, Rc<Ticket>>>,
+    /// What clients are told that log in, by what they want set.
+    welcomes: RefCell<HashMap<ParameterSet, Rc<Welcome>>>,
+    /// Sets that clients want, so that equal ones are one.
+    parameter_sets: RefCell<Vec<Weak<ParameterSet>>>,
+    /// Keys of the last login at the server: they spare the next one its computation.
+    scram_keys: RefCell<Option<CachedKeys>>,
+    /// Wakes the task that watches idle servers.
+    watcher: RefCell<Option<Waker>>,
+    /// Told when a client begins to wait, so that its time is kept.
+    pub on_waiting: Rc<tokio::sync::Notify>,
+}
+
+/// What a client is told when it has logged in.
+#[derive(Debug)]
+pub struct Welcome {
+    /// Every parameter that the server reports.
+    pub reported: Vec<Parameter>,
+    /// Those among them that follow the client, and what else it wants set.
+    pub parameters: Rc<ParameterSet>,
+    /// server_version_num.
+    pub server_version: u32,
+}
+
+/// A place in the queue.
+#[derive(Debug, Default)]
+pub struct Ticket {
+    grant: Cell<Option<Result<Box<ServerConnection>, Refusal>>>,
+    waker: Cell<Option<Waker>>,
+}
+
+/// Why a client gets no server.
+#[derive(Clone, Debug)]
+pub enum Refusal {
+    /// It has waited for as long as it may.
+    TimedOut,
+    /// As many wait as may.
+    QueueFull,
+    /// No server can be connected; this is why.
+    NoServer(Rc<ErrorResponse>),
+    /// The proxy ends.
+    Draining,
+}
+
+impl Refusal {
+    /// What the client reads. The texts are PgBouncer's.
+    pub fn response(&self) -> ErrorResponse {
+        match self {
+            Self::TimedOut => ErrorResponse::fatal(SqlState::QUERY_CANCELED, "query_wait_timeout")
+                .with_hint("Every server connection of the pool was in use for all of checkout_timeout."),
+            Self::QueueFull => ErrorResponse::fatal(
+                SqlState::TOO_MANY_CONNECTIONS,
+                "no more clients may wait for a server (max_waiting_clients)",
+            ),
+            Self::NoServer(why) => (**why).clone(),
+            Self::Draining => ErrorResponse::fatal(
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection due to administrator command",
+            ),
+        }
+    }
+}
+
+impl Ticket {
+    fn grant(&self, grant: Result<Box<ServerConnection>, Refusal>) {
+        self.grant.set(Some(grant));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// What came of waiting.
+    pub fn poll(&self, cx: &Context<'_>) -> Poll<Result<Box<ServerConnection>, Refusal>> {
+        match self.grant.take() {
+            Some(grant) => Poll::Ready(grant),
+            None => {
+                self.waker.set(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Why a query of the proxy's own did not go well.
+#[derive(Debug)]
+pub enum AskError {
+    /// The connection broke.
+    Broken,
+    /// The server broke the rules.
+    Violation(Violation),
+    /// The server answered with an error.
+    Refused(OwnQueryError),
+}
+
+/// Equal parameter sets that are looked for at most.
+const PARAMETER_SETS: usize = 64;
+
+/// Welcomes that are kept at most.
+const WELCOMES: usize = 64;
+
+impl ServerPool {
+    /// An empty pool, and the task that watches its idle servers. Must be called on the worker's thread.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a pool, each of another origin")]
+    pub fn start(
+        identity: Arc<PoolIdentity>,
+        settings: PoolSettings,
+        policy: RequestPolicy,
+        trace_policy: Arc<TracePolicy>,
+        metrics: Arc<PoolMetrics>,
+        target: ServerTarget,
+        clock: fn() -> Instant,
+        on_waiting: Rc<tokio::sync::Notify>,
+    ) -> Rc<Self> {
+        let limits = Limits {
+            size: settings.size.get(),
+            max_waiting: settings.max_waiting_clients.get(),
+            checkout_timeout: settings.checkout_timeout,
+            server_idle_timeout: settings.server_idle_timeout,
+            server_lifetime: settings.server_lifetime,
+        };
+        let pool = Rc::new(Self {
+            identity,
+            settings,
+            policy,
+            trace_policy,
+            metrics,
+            definitions: RefCell::new(Definitions::new()),
+            target,
+            clock,
+            pool: RefCell::new(Pool::new(limits)),
+            welcomes: RefCell::default(),
+            parameter_sets: RefCell::default(),
+            scram_keys: RefCell::default(),
+            watcher: RefCell::default(),
+            on_waiting,
+        });
+        tokio::task::spawn_local(watch_idle(Rc::downgrade(&pool)));
+        pool
+    }
+
+    /// A client asks for a server: it gets one, or a place in the queue with the cause of its waiting.
+    pub fn checkout(self: &Rc<Self>, now: Instant) -> Asked {
+        let ticket = || Rc::new(Ticket::default());
+        let mut place = None;
+        let outcome = self.pool.borrow_mut().checkout(|| Rc::clone(place.insert(ticket())), now);
+        match (outcome, place) {
+            (Checkout::Use(server), _) => {
+                self.metrics.checkouts.increase();
+                Asked::Server(server)
+            }
+            (Checkout::Connect, Some(place)) => {
+                self.connect();
+                self.on_waiting.notify_one();
+                Asked::Wait(place, QueueCause::Connecting)
+            }
+            (Checkout::Wait, Some(place)) => {
+                self.on_waiting.notify_one();
+                Asked::Wait(place, QueueCause::PoolFull)
+            }
+            _ => Asked::Refused(Refusal::QueueFull),
+        }
+    }
+
+    /// The same, waiting for it.
+    pub async fn checkout_server(self: &Rc<Self>) -> Result<Box<ServerConnection>, Refusal> {
+        match self.checkout((self.clock)()) {
+            Asked::Server(server) => Ok(server),
+            Asked::Refused(refusal) => Err(refusal),
+            Asked::Wait(ticket, _) => {
+                // If the caller is dropped while it waits, the place in the queue is given up.
+                let place = Place { pool: Rc::clone(self), ticket };
+                poll_fn(|cx| place.ticket.poll(cx)).await
+            }
+        }
+    }
+
+    /// A client that waits has left. What it was granted meanwhile goes back.
+    pub fn give_up(self: &Rc<Self>, ticket: &Rc<Ticket>) {
+        self.pool.borrow_mut().forget(|waiting| Rc::ptr_eq(waiting, ticket));
+        if let Some(Ok(server)) = ticket.grant.take() {
+            self.release(server);
+        }
+    }
+
+    /// A server comes back from a client that owes it nothing.
+    pub fn release(self: &Rc<Self>, server: Box<ServerConnection>) {
+        let now = (self.clock)();
+        if server.card.cancels.get() > 0 {
+            // A cancel that is still on its way must not hit the next client's query.
+            let pool = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                while server.card.cancels.get() > 0 {
+                    server.card.cancels_done.notified().await;
+                }
+                pool.release(server);
+            });
+            return;
+        }
+        if now.saturating_duration_since(server.connected_at) >= self.settings.server_lifetime {
+            self.discard(server, ServerClose::Lifetime);
+            return;
+        }
+        self.check_in(server, now);
+    }
+
+    /// A server comes back from a client that could set whatever it wanted on it: it is reset first.
+    pub fn release_after_session(self: &Rc<Self>, mut server: Box<ServerConnection>) {
+        let Some(reset) = self.settings.server_reset_query.clone() else {
+            self.release(server);
+            return;
+        };
+        let pool = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let reset = tokio::time::timeout(pool.settings.server_connect_timeout, server.ask(reset.as_bytes())).await;
+            match reset {
+                Ok(Ok(())) => {
+                    server.session.statements.clear();
+                    // What the reset has left is what the server reported when it was new, save what it reports now.
+                    let following = server.reported.iter().map(|(name, value)| (&**name, &**value));
+                    server.session.parameters = Rc::new(ParameterSet::following(following));
+                    pool.release(server);
+                }
+                Ok(Err(_)) | Err(_) => pool.discard(server, ServerClose::ResetFailed),
+            }
+        });
+    }
+
+    /// A server is of no use any more.
+    pub fn discard(self: &Rc<Self>, server: Box<ServerConnection>, why: ServerClose) {
+        self.metrics.servers_closed.of(why).increase();
+        tracing::info!(
+            database = &*self.identity.database,
+            user = &*self.identity.user,
+            server_pid = server.process_id(),
+            age_seconds = (self.clock)().saturating_duration_since(server.connected_at).as_secs(),
+            "closing server connection because: {}",
+            crate::telemetry::metrics::label_of(why),
+        );
+        server.close();
+        if self.pool.borrow_mut().on_lost() {
+            self.connect();
+        }
+    }
+
+    /// What a client that wants `settings` is told when it has logged in. The first one of its kind asks a server.
+    pub async fn welcome(self: &Rc<Self>, settings: &ParameterSet) -> Result<Rc<Welcome>, ErrorResponse> {
+        if let Some(known) = self.welcomes.borrow().get(settings) {
+            return Ok(Rc::clone(known));
+        }
+        let mut server = self.checkout_server().await.map_err(|refusal| refusal.response())?;
+        // What the last client had set is not what this one has to be told.
+        let base = Rc::new(ParameterSet::following(
+            server.reported.iter().map(|(name, value)| (&**name, &**value)),
+        ));
+        let mut wanted = (*base).clone();
+        settings.iter().for_each(|(name, value)| wanted.insert(name, value));
+        let mut sql = Vec::new();
+        server.session.parameters.write_change_to(&wanted, &mut sql);
+        let mut reported = server.reported.clone();
+        if !sql.is_empty() {
+            match server.ask_reported(&sql).await {
+                Ok(changed) => {
+                    for (name, value) in changed {
+                        if settings.value(&name).is_some() {
+                            wanted.insert(&name, &value);
+                        }
+                        match reported.iter_mut().find(|(known, _)| *known == name) {
+                            Some(known) => known.1 = value,
+                            None => reported.push((name, value)),
+                        }
+                    }
+                }
+                Err(AskError::Refused(error)) => {
+                    self.discard(server, ServerClose::ResetFailed);
+                    return Err(error.to_fatal());
+                }
+                Err(AskError::Broken | AskError::Violation(_)) => {
+                    self.discard(server, ServerClose::Broken);
+                    return Err(lost_server());
+                }
+            }
+        }
+        let parameters = self.shared(wanted);
+        server.session.parameters = Rc::clone(&parameters);
+        let welcome = Rc::new(Welcome { reported, parameters, server_version: server.version_number() });
+        self.release(server);
+        let mut welcomes = self.welcomes.borrow_mut();
+        if welcomes.len() < WELCOMES {
+            welcomes.insert(settings.clone(), Rc::clone(&welcome));
+        }
+        Ok(welcome)
+    }
+
+    /// The set that is equal to this one and known already, or this one.
+    pub fn shared(&self, wanted: ParameterSet) -> Rc<ParameterSet> {
+        let mut sets = self.parameter_sets.borrow_mut();
+        sets.retain(|set| set.strong_count() > 0);
+        if let Some(known) = sets.iter().filter_map(Weak::upgrade).find(|known| **known == wanted) {
+            return known;
+        }
+        let wanted = Rc::new(wanted);
+        if sets.len() < PARAMETER_SETS {
+            sets.push(Rc::downgrade(&wanted));
+        }
+        wanted
+    }
+
+    /// Keeps the limits of time: ends waits that are too long, closes servers that are idle or alive for too long.
+    pub fn keep_time(self: &Rc<Self>, now: Instant) {
+        let overdue = self.pool.borrow_mut().remove_overdue(now);
+        for ticket in overdue {
+            ticket.grant(Err(Refusal::TimedOut));
+        }
+        let aged = self.pool.borrow_mut().remove_aged(|server| server.connected_at, now);
+        for server in aged {
+            let why = match now.saturating_duration_since(server.connected_at) >= self.settings.server_lifetime {
+                true => ServerClose::Lifetime,
+                false => ServerClose::IdleTimeout,
+            };
+            self.metrics.servers_closed.of(why).increase();
+            server.close();
+        }
+        self.show();
+    }
+
+    /// Shows how many there are of each in the gauges.
+    pub fn show(&self) {
+        let pool = self.pool.borrow();
+        let occupancy = pool.occupancy();
+        let count = |number: usize| number as u64;
+        self.metrics.servers.of(ServerState::Idle).set(count(occupancy.idle));
+        self.metrics.servers.of(ServerState::Active).set(count(occupancy.in_use));
+        self.metrics.servers.of(ServerState::Connecting).set(count(occupancy.connecting));
+        self.metrics.waiting_clients.set(count(occupancy.waiting));
+        self.metrics.set_oldest_wait(pool.oldest_wait());
+    }
+
+    /// How long until the client in front of the queue has waited for too long.
+    pub fn next_deadline(&self, now: Instant) -> Option<Duration> {
+        let since = self.pool.borrow().oldest_wait()?;
+        let timeout = self.settings.checkout_timeout?;
+        Some((since + timeout).saturating_duration_since(now))
+    }
+
+    /// Everybody who waits is sent away, and every idle server closed.
+    pub fn drain(&self) {
+        let (waiting, idle) = {
+            let mut pool = self.pool.borrow_mut();
+            let far = (self.clock)() + Duration::from_secs(u32::MAX.into());
+            (pool.remove_overdue(far), pool.remove_idle(|_| true))
+        };
+        waiting.into_iter().for_each(|ticket| ticket.grant(Err(Refusal::Draining)));
+        idle.into_iter().for_each(|server| server.close());
+    }
+
+    /// A server that was in use goes to whoever waits longest, or rests, watched.
+    fn check_in(self: &Rc<Self>, mut server: Box<ServerConnection>, now: Instant) {
+        let rests = self.pool.borrow().oldest_wait().is_none();
+        if rests
+            && let Some(watcher) = &*self.watcher.borrow()
+            && server.poll_idle(&mut Context::from_waker(watcher)).is_ready()
+        {
+            self.discard(server, ServerClose::ByServer);
+            return;
+        }
+        if let Some((ticket, server)) = self.pool.borrow_mut().checkin(server, now) {
+            self.metrics.checkouts.increase();
+            ticket.grant(Ok(server));
+        }
+    }
+
+    fn connect(self: &Rc<Self>) {
+        let pool = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let keys = pool.scram_keys.borrow().clone();
+            let connecting = ServerConnection::connect(&pool.target, keys, nonce(), pool.clock);
+            let connected = tokio::time::timeout(pool.settings.server_connect_timeout, connecting).await;
+            match connected.unwrap_or(Err(ConnectError::TimedOut)) {
+                Ok((server, keys)) => pool.on_connected(server, keys),
+                Err(error) => pool.on_connect_failed(&error),
+            }
+        });
+    }
+
+    fn on_connected(self: &Rc<Self>, server: ServerConnection, keys: Option<CachedKeys>) {
+        if keys.is_some() {
+            *self.scram_keys.borrow_mut() = keys;
+        }
+        self.metrics.servers_opened.increase();
+        tracing::info!(
+            database = &*self.identity.database,
+            user = &*self.identity.user,
+            server_pid = server.process_id(),
+            "new connection to server",
+        );
+        let now = (self.clock)();
+        self.pool.borrow_mut().on_connected();
+        self.check_in(Box::new(server), now);
+    }
+
+    fn on_connect_failed(self: &Rc<Self>, error: &ConnectError) {
+        // Keys that did not help are of no use next time.
+        self.scram_keys.borrow_mut().take();
+        let at = match error {
+            ConnectError::Unreachable(_) => ConnectFailure::Connect,
+            ConnectError::TimedOut => ConnectFailure::Timeout,
+            ConnectError::Broken(_) | ConnectError::Login(_) => ConnectFailure::Login,
+        };
+        self.metrics.server_connect_failures.of(at).increase();
+        tracing::warn!(
+            database = &*self.identity.database,
+            user = &*self.identity.user,
+            server = ?self.target.address,
+            "server connection failed: {error}",
+        );
+        let turned_away = self.pool.borrow_mut().on_connect_failed();
+        let why = Rc::new(error.response());
+        for ticket in turned_away {
+            ticket.grant(Err(Refusal::NoServer(Rc::clone(&why))));
+        }
+    }
+
+    /// Closes idle servers that have closed, or that say what an idle server does not say.
+    fn remove_gone(&self, cx: &mut Context<'_>) {
+        let gone = self.pool.borrow_mut().remove_idle(|server| server.poll_idle(cx).is_ready());
+        for server in gone {
+            self.metrics.servers_closed.of(ServerClose::ByServer).increase();
+            tracing::info!(
+                database = &*self.identity.database,
+                user = &*self.identity.user,
+                server_pid = server.process_id(),
+                "idle server connection was closed by the server",
+            );
+            server.close();
+        }
+    }
+}
+
+/// What came of asking for a server.
+#[derive(Debug)]
+pub enum Asked {
+    /// Here it is.
+    Server(Box<ServerConnection>),
+    /// Wait for it, for this reason.
+    Wait(Rc<Ticket>, QueueCause),
+    /// There won't be one.
+    Refused(Refusal),
+}
+
+/// A place in the queue that is given up when it is dropped.
+struct Place {
+    pool: Rc<ServerPool>,
+    ticket: Rc<Ticket>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.pool.give_up(&self.ticket);
+    }
+}
+
+/// What a client reads whose server is suddenly gone.
+pub fn lost_server() -> ErrorResponse {
+    ErrorResponse::fatal(SqlState::CONNECTION_FAILURE, "server closed the connection unexpectedly")
+}
+
+async fn watch_idle(pool: Weak<ServerPool>) {
+    poll_fn(|cx| {
+        let Some(pool) = pool.upgrade() else {
+            return Poll::Ready(());
+        };
+        let mut watcher = pool.watcher.borrow_mut();
+        if !watcher.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *watcher = Some(cx.waker().clone());
+        }
+        drop(watcher);
+        pool.remove_gone(cx);
+        Poll::Pending
+    })
+    .await;
+}
+
+fn nonce() -> Nonce {
+    let mut nonce = Nonce::default();
+    getrandom::fill(&mut nonce).expect("the system has random bytes");
+    nonce
+}
+
+impl ServerConnection {
+    /// Asks a query of the proxy's own, and waits for its end. Not cancel safe: the server can't be used afterwards.
+    pub async fn ask(&mut self, sql: &[u8]) -> Result<(), AskError> {
+        self.ask_reported(sql).await.map(|_| ())
+    }
+
+    /// The same; the parameters come back that the server reported.
+    pub async fn ask_reported(&mut self, sql: &[u8]) -> Result<Vec<Parameter>, AskError> {
+        let mut out = Outbound::new();
+        out.write(|out| encode::query(out, sql));
+        self.lane.send(&mut out, &[]).map_err(|_| AskError::Broken)?;
+        let mut heard = Unlinked::default();
+        let mut buffer = vec![0; 16 * 1024];
+        while heard.ready.is_none() {
+            let read = poll_fn(|cx| {
+                if let Poll::Ready(Err(error)) = self.lane.poll_drain(cx) {
+                    return Poll::Ready(Err(error));
+                }
+                self.lane.socket.poll_read(cx, &mut buffer)
+            });
+            let len = read.await.map_err(|_| AskError::Broken)?;
+            if len == 0 {
+                return Err(AskError::Broken);
+            }
+            let input = buffer.get(..len).unwrap_or_default();
+            self.replies.advance(input, &mut heard, &mut out).map_err(AskError::Violation)?;
+        }
+        match heard.error {
+            Some(error) => Err(AskError::Refused(error)),
+            None => Ok(heard.reported),
+        }
+    }
+
+    /// Listens to the server while it rests. Ready when it is gone, or has said what a resting server does not say.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.lane.socket.poll_readable(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let mut buffer = [0; 1024];
+            let len = match self.lane.socket.poll_read(cx, &mut buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(len)) => len,
+            };
+            let input = buffer.get(..len).unwrap_or_default();
+            let mut heard = Unlinked::default();
+            let understood = self.replies.advance(input, &mut heard, &mut Outbound::new());
+            if understood.is_err() || heard.ready.is_some() || heard.error.is_some_and(|error| error.is_fatal) {
+                return Poll::Ready(());
+            }
+            for (name, value) in heard.reported {
+                if self.session.parameters.value(&name).is_some() {
+                    Rc::make_mut(&mut self.session.parameters).insert(&name, &value);
+                }
+                match self.reported.iter_mut().find(|(known, _)| *known == name) {
+                    Some(known) => known.1 = value,
+                    None => self.reported.push((name, value)),
+                }
+            }
+        }
+    }
+}
