@@ -2,5 +2,6 @@
 #![warn(clippy::indexing_slicing)]
 
 pub mod encoding;
+pub mod fingerprint;
 pub mod lexer;
 pub mod script;
