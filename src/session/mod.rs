@@ -1,3 +1,6 @@
 //! What happens in a client's session, decided without IO: logging in, who awaits which reply, which trace asks.
 
+pub mod position_map;
 pub mod query_record;
+pub mod trace;
+pub mod transaction_command;
