@@ -98,13 +98,15 @@ fn write_plain(context: &TraceContext, out: &mut Vec<u8>) {
 
 /// Percent-encodes every byte that may not stand as it is.
 fn encode(text: &[u8], may_stand: fn(u8) -> bool, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let digit = |value: u8| match value {
+        0..=9 => b'0' + value,
+        _ => b'A' + value - 10,
+    };
     for &byte in text {
         if may_stand(byte) {
             out.push(byte);
         } else {
-            let (high, low) = (usize::from(byte >> 4), usize::from(byte & 15));
-            out.extend_from_slice(&[b'%', DIGITS[high], DIGITS[low]]);
+            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
         }
     }
 }
@@ -201,16 +203,21 @@ fn decode(text: &[u8]) -> Option<Cow<'_, str>> {
             [b'\\', escaped @ (b'\'' | b'\\'), behind @ ..] => (*escaped, behind),
             // Go and Java write a blank as "+", and everybody writes "+" as "%2B".
             [b'+', behind @ ..] => (b' ', behind),
-            [b'%', high, low, behind @ ..] => match (hex_digit(*high), hex_digit(*low)) {
-                (Some(high), Some(low)) => (high << 4 | low, behind),
-                _ => (b'%', &rest[1..]),
-            },
+            [b'%', behind @ ..] => decode_digits(behind).unwrap_or((b'%', behind)),
             [byte, behind @ ..] => (*byte, behind),
         };
         decoded.push(byte);
         rest = behind;
     }
     String::from_utf8(decoded).ok().map(Cow::Owned)
+}
+
+/// The byte that two hex digits stand for, and what follows them.
+fn decode_digits(text: &[u8]) -> Option<(u8, &[u8])> {
+    let [high, low, behind @ ..] = text else {
+        return None;
+    };
+    Some((hex_digit(*high)? << 4 | hex_digit(*low)?, behind))
 }
 
 fn hex_digit(digit: u8) -> Option<u8> {
