@@ -154,13 +154,12 @@ fn write_histogram(
 /// The label names are those that OpenTelemetry's and Prometheus' documentation use for exemplars.
 fn write_exemplar(text: &mut String, exemplar: &Exemplar) -> fmt::Result {
     let at = (exemplar.at.duration_since(UNIX_EPOCH)).map_or(0.0, |at| at.as_secs_f64());
-    write!(
-        text,
-        " # {{trace_id=\"{}\",span_id=\"{}\"}} {} {at:.3}",
-        exemplar.trace_id,
-        exemplar.span_id,
-        exemplar.duration.as_secs_f64()
-    )
+    write!(text, " # {{trace_id=\"{}\"", exemplar.trace_id)?;
+    if let Some(span_id) = exemplar.span_id {
+        write!(text, ",span_id=\"{span_id}\"")?;
+    }
+    let duration = exemplar.duration.as_secs_f64();
+    write!(text, "}} {duration} {at:.3}")
 }
 
 fn exemplars_of<'a>(

@@ -111,7 +111,12 @@ impl SharedGauge {
 
     /// One less. The caller has increased it before.
     pub fn decrease(&self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.subtract(1);
+    }
+
+    /// `amount` less. The caller has increased it before.
+    pub fn subtract(&self, amount: u64) {
+        self.0.fetch_sub(amount, Relaxed);
     }
 
     /// Exactly `value`.

@@ -79,8 +79,8 @@ pub type Exemplars = [Option<Exemplar>; BUCKETS + 1];
 pub struct Exemplar {
     /// Its trace.
     pub trace_id: TraceId,
-    /// The proxy's span of it.
-    pub span_id: SpanId,
+    /// The proxy's span of it, where one goes to a collector.
+    pub span_id: Option<SpanId>,
     /// How long it took.
     pub duration: Duration,
     /// When it ended.

@@ -410,7 +410,7 @@ pub(crate) mod tests {
     pub(crate) fn exemplar(second: u64) -> Exemplar {
         Exemplar {
             trace_id: TraceId::from_bytes([0xab; 16]).unwrap(),
-            span_id: SpanId::from_bytes([0xcd; 8]).unwrap(),
+            span_id: SpanId::from_bytes([0xcd; 8]),
             duration: Duration::from_millis(200),
             at: std::time::UNIX_EPOCH + Duration::from_secs(second),
         }

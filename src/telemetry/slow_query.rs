@@ -21,10 +21,17 @@ pub struct SlowQueryPolicy {
     pub ratio: f64,
     /// Whether lines are logged.
     pub log: bool,
-    /// How many characters of a query a line has.
-    pub text_limit: usize,
+    /// How much of a query's text may be told.
+    pub telling: Telling,
+}
+
+/// How much of a query's text may be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Telling {
     /// Whether literals are left out of lines and spans.
     pub masked: bool,
+    /// How many characters of a query a line has; a span has all that is kept.
+    pub line_limit: usize,
 }
 
 impl Default for SlowQueryPolicy {
@@ -34,8 +41,10 @@ impl Default for SlowQueryPolicy {
             wait_threshold: Duration::from_millis(100),
             ratio: 0.0,
             log: true,
-            text_limit: 100,
-            masked: true,
+            telling: Telling {
+                masked: true,
+                line_limit: 100,
+            },
         }
     }
 }
@@ -148,6 +157,8 @@ pub struct NotableQuery {
     pub span_id: SpanId,
     /// When its last byte was written.
     pub ended: SystemTime,
+    /// How much of its text may be told.
+    pub telling: Telling,
 }
 
 /// How many bytes of a query's text are kept for its line and its span.
@@ -162,6 +173,7 @@ impl NotableQuery {
     pub fn to_owned(
         record: &QueryRecord<'_>,
         reason: Reason,
+        telling: Telling,
         identity: &Arc<PoolIdentity>,
         ended: SystemTime,
         random: RandomIds,
@@ -183,6 +195,7 @@ impl NotableQuery {
             trace_id: parent.map_or(own_trace, |parent| parent.trace_id),
             span_id: own_span,
             ended,
+            telling,
         }
     }
 
@@ -195,11 +208,11 @@ impl NotableQuery {
         }
     }
 
-    /// Whether a span may be exported: not where the application has decided against recording its trace, since the span
-    /// would hang in the air. Source: OpenTelemetry specification, ParentBased sampler.
-    pub fn is_sampled(&self) -> bool {
-        let parent = self.trace.as_ref().and_then(|trace| trace.parent);
-        self.context != ContextState::Provided || parent.is_none_or(|parent| parent.sampled)
+    /// Whether a span of `record` may leave: not where the application has decided against recording its trace, since the
+    /// span would hang in the air. Source: OpenTelemetry specification, ParentBased sampler.
+    pub fn is_exported(record: &QueryRecord<'_>) -> bool {
+        let parent = record.trace.and_then(|trace| trace.parent);
+        record.context != ContextState::Provided || parent.is_none_or(|parent| parent.sampled)
     }
 }
 
@@ -311,7 +324,7 @@ pub(crate) mod tests {
         let kept = notable(&slow);
         assert_eq!(kept.trace_id, trace.parent.unwrap().trace_id);
         assert_eq!(kept.parent_span_id(), Some(trace.parent.unwrap().span_id));
-        assert!(!kept.is_sampled());
+        assert!(!NotableQuery::is_exported(&slow));
     }
 
     #[test]
@@ -323,7 +336,7 @@ pub(crate) mod tests {
         let kept = notable(&slow);
         assert_eq!(kept.trace_id, trace.parent.unwrap().trace_id);
         assert_eq!(kept.parent_span_id(), None);
-        assert!(kept.is_sampled());
+        assert!(NotableQuery::is_exported(&slow));
     }
 
     #[test]
@@ -334,7 +347,7 @@ pub(crate) mod tests {
         assert_eq!(kept.trace_id.to_string(), "09".repeat(16));
         assert_eq!(kept.span_id.to_string(), "09".repeat(8));
         assert_eq!(kept.parent_span_id(), None);
-        assert!(kept.is_sampled());
+        assert!(NotableQuery::is_exported(&slow));
     }
 
     #[test]
@@ -385,10 +398,12 @@ pub(crate) mod tests {
 
     /// What is kept of `record`, which ended 100 s after the epoch.
     pub(crate) fn notable(record: &QueryRecord<'_>) -> NotableQuery {
-        let reason = SlowQueryPolicy::default().is_notable(record);
+        let policy = SlowQueryPolicy::default();
+        let reason = policy.is_notable(record);
         NotableQuery::to_owned(
             record,
             reason.expect("the test's query is notable"),
+            policy.telling,
             &identity(),
             SystemTime::UNIX_EPOCH + Duration::from_secs(100),
             [9; 24],
