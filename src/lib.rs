@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! 4  the whole   app  cli  dev
-//! 3  lives       acceptor  worker  client  link  server  cancel  http
+//! 3  lives       acceptor  admission  worker  client  link  server_pool  server  cancel  http
 //! 2  the edge    net (wires)   telemetry (eyes)
 //! 1  rules       auth  session  pool        state machines: bytes and `now` in, decisions out
 //! 0  words       protocol  sql  trace_context  config
@@ -27,5 +27,17 @@ pub mod session;
 pub mod net;
 pub mod telemetry;
 
+// Floor 3: lives.
+pub mod acceptor;
+pub mod admission;
+pub mod cancel;
+pub mod client;
+pub mod http;
+pub mod link;
+pub mod server;
+pub mod server_pool;
+pub mod worker;
+
 // Floor 4: the whole.
+pub mod app;
 pub mod cli;

@@ -1,1 +1,194 @@
-//! telemetry
+//! What the people in front of the screen see: metrics, slow queries, spans, log lines.
+//!
+//! Workers call [`WorkerTelemetry::observe`] for each answered query. It counts into histograms, and only a notable query
+//! is copied and put into two bounded queues, never waiting for room; tasks behind them write its line and its spans.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc;
+
+use crate::session::query_record::QueryRecord;
+use crate::telemetry::exporter::{OtlpError, OtlpSettings, Room, SpanExporter, SpanQueue};
+use crate::telemetry::log::Lines;
+use crate::telemetry::metrics::{Exemplar, LineDrop, PoolMetrics, ProcessMetrics, SpanDrop};
+use crate::telemetry::slow_query::{
+    NotableQuery, PoolIdentity, RandomIds, Reason, SlowQueryPolicy,
+};
+use crate::telemetry::slow_query_log::LOG_QUEUE;
+
+pub mod exporter;
+pub mod exposition;
+pub mod families;
+pub mod instrument;
+pub mod log;
+pub mod metrics;
+pub mod query_text;
+pub mod registry;
+pub mod slow_query;
+pub mod slow_query_log;
+pub mod span;
+
+/// The tasks that write lines and export spans. Owned by the application; workers get handles.
+#[derive(Debug)]
+pub struct Telemetry {
+    log: mpsc::Sender<Arc<NotableQuery>>,
+    log_task: tokio::task::JoinHandle<()>,
+    exporter: Option<SpanExporter>,
+    process: Arc<ProcessMetrics>,
+}
+
+/// One worker's handle.
+#[derive(Clone, Debug)]
+pub struct WorkerTelemetry {
+    policy: SlowQueryPolicy,
+    log: mpsc::Sender<Arc<NotableQuery>>,
+    spans: Option<SpanQueue>,
+    process: Arc<ProcessMetrics>,
+}
+
+impl Telemetry {
+    /// Starts the tasks on the runtime that this is called on. Without `otlp` no span leaves.
+    ///
+    /// # Errors
+    /// The settings for spans make no exporter.
+    pub fn start(
+        otlp: Option<&OtlpSettings>,
+        lines: Lines,
+        process: Arc<ProcessMetrics>,
+    ) -> Result<Self, OtlpError> {
+        let exporter = otlp
+            .map(|settings| SpanExporter::start(settings, Arc::clone(&process)))
+            .transpose()?;
+        let (log, queries) = mpsc::channel(LOG_QUEUE);
+        let log_task = tokio::spawn(slow_query_log::run(queries, lines, Arc::clone(&process)));
+        Ok(Self {
+            log,
+            log_task,
+            exporter,
+            process,
+        })
+    }
+
+    /// A handle for a worker. After a reload the worker takes another one.
+    pub fn worker(&self, policy: SlowQueryPolicy) -> WorkerTelemetry {
+        WorkerTelemetry {
+            policy,
+            log: self.log.clone(),
+            spans: self.exporter.as_ref().map(SpanExporter::queue),
+            process: Arc::clone(&self.process),
+        }
+    }
+
+    /// Writes the lines and exports the spans that wait, for no longer than `limit`. Call it when the workers have ended:
+    /// lines are waited for until all their handles are gone.
+    pub async fn shutdown(self, limit: Duration) {
+        drop(self.log);
+        let lines = async {
+            // Past the limit the rest is left out; the task ends with the runtime.
+            let _ = tokio::time::timeout(limit, self.log_task).await;
+        };
+        let spans = async {
+            if let Some(exporter) = self.exporter {
+                exporter.shutdown(limit).await;
+            }
+        };
+        tokio::join!(lines, spans);
+    }
+}
+
+impl WorkerTelemetry {
+    /// Counts an answered query into its pool's metrics, and puts it into the queues where it is notable. Waits for nothing.
+    /// A query that is not notable costs no clock, no lock, no allocation.
+    #[inline]
+    pub fn observe(
+        &self,
+        pool: &PoolMetrics,
+        identity: &Arc<PoolIdentity>,
+        record: &QueryRecord<'_>,
+    ) {
+        pool.observe(record);
+        if let Some(reason) = self.policy.is_notable(record) {
+            self.keep(pool, identity, record, reason);
+        }
+    }
+
+    #[cold]
+    fn keep(
+        &self,
+        pool: &PoolMetrics,
+        identity: &Arc<PoolIdentity>,
+        record: &QueryRecord<'_>,
+        reason: Reason,
+    ) {
+        self.process.notable_queries.of(reason).increase();
+        let is_exported = NotableQuery::is_exported(record);
+        // Room first: nothing is copied for full queues.
+        let line = self.line_room(reason);
+        let spans = self.span_room(is_exported);
+        let ended = SystemTime::now();
+        let query = (line.is_some() || spans.is_some())
+            .then(|| self.copy(identity, record, reason, ended))
+            .flatten();
+
+        if let Some(parent) = record.trace.and_then(|trace| trace.parent)
+            && is_exported
+        {
+            let has_span = spans.is_some();
+            pool.keep_exemplar(Exemplar {
+                trace_id: parent.trace_id,
+                span_id: (query.as_ref().filter(|_| has_span)).map(|query| query.span_id),
+                duration: record.phases.total(),
+                at: ended,
+            });
+        }
+        let Some(query) = query else {
+            return;
+        };
+        if let Some(room) = spans {
+            room.send(Arc::clone(&query));
+        }
+        if let Some(room) = line {
+            room.send(query);
+        }
+    }
+
+    /// Room for a line, where there is to be one. A full queue is counted.
+    fn line_room(&self, reason: Reason) -> Option<mpsc::Permit<'_, Arc<NotableQuery>>> {
+        if !self.policy.log || !reason.is_logged() {
+            return None;
+        }
+        let room = self.log.try_reserve().ok();
+        if room.is_none() {
+            let dropped = &self.process.slow_query_lines_dropped;
+            dropped.of(LineDrop::QueueFull).increase();
+        }
+        room
+    }
+
+    /// Room for spans, where there are to be some. What gets none is counted.
+    fn span_room(&self, is_exported: bool) -> Option<Room<'_>> {
+        let queue = self.spans.as_ref()?;
+        if !is_exported {
+            let dropped = &self.process.spans_dropped;
+            dropped.of(SpanDrop::Unsampled).increase();
+            return None;
+        }
+        queue.reserve()
+    }
+
+    /// `None` where the system has no random bytes: all ids would be the same.
+    fn copy(
+        &self,
+        identity: &Arc<PoolIdentity>,
+        record: &QueryRecord<'_>,
+        reason: Reason,
+        ended: SystemTime,
+    ) -> Option<Arc<NotableQuery>> {
+        let mut random = RandomIds::default();
+        getrandom::fill(&mut random).ok()?;
+        let telling = self.policy.telling;
+        let query = NotableQuery::to_owned(record, reason, telling, identity, ended, random);
+        Some(Arc::new(query))
+    }
+}

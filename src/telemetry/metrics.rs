@@ -1,0 +1,555 @@
+//! What is counted: per pool by its worker, and for the process by anybody.
+//!
+//! The series that come of it, with their names, stand in [`crate::telemetry::families`].
+
+use std::sync::{Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::session::query_record::{Outcome, QueryRecord, QueueCause};
+use crate::telemetry::instrument::{
+    BUCKETS, By, Counter, Gauge, Histogram, Label, Number, SharedCounter, SharedGauge, bucket_of,
+    label, nanoseconds, seconds,
+};
+use crate::telemetry::slow_query::Reason;
+use crate::trace_context::{ContextState, SpanId, TraceId};
+
+/// What one worker counts for one (database, user) pool. **Only that worker's thread writes**; the scrape reads.
+#[derive(Debug)]
+pub struct PoolMetrics {
+    queue_wait: Histogram,
+    server_first_byte: Histogram,
+    server_last_byte: Histogram,
+    client_drain: Histogram,
+    total: Histogram,
+    queries: [[Counter; OUTCOMES]; CONTEXTS],
+    waits: By<QueueCause, Counter>,
+    /// Rows returned or affected.
+    pub rows: Counter,
+    /// By what became of the annotation; the labels are [`MetricLabels::annotation_reasons`].
+    ///
+    /// [`MetricLabels::annotation_reasons`]: crate::telemetry::registry::MetricLabels::annotation_reasons
+    annotations: Box<[Counter]>,
+    /// Bytes from clients.
+    pub client_received_bytes: Counter,
+    /// Bytes to clients.
+    pub client_sent_bytes: Counter,
+    /// Bytes from servers.
+    pub server_received_bytes: Counter,
+    /// Bytes to servers.
+    pub server_sent_bytes: Counter,
+    /// Transactions that ended, a statement outside of one included.
+    pub transactions: Counter,
+    /// Time that servers were in transactions: add with `add_time`.
+    pub transaction_time: Counter,
+    /// Servers handed to clients.
+    pub checkouts: Counter,
+    /// Errors that ended a client or a server connection, by who is to blame.
+    pub errors: By<Blame, Counter>,
+    /// Clients logged in to this pool.
+    pub clients: Gauge,
+    /// Those of them that wait for a server.
+    pub waiting_clients: Gauge,
+    /// Server connections by state.
+    pub servers: By<ServerState, Gauge>,
+    /// Server connections that logged in.
+    pub servers_opened: Counter,
+    /// Server connections closed, by why.
+    pub servers_closed: By<ServerClose, Counter>,
+    /// Attempts at a server connection that came to nothing, by where.
+    pub server_connect_failures: By<ConnectFailure, Counter>,
+    /// Parse messages from clients.
+    pub client_parses: Counter,
+    /// Parse messages to servers.
+    pub server_parses: Counter,
+    /// Bind messages to servers.
+    pub binds: Counter,
+    /// Prepared statements closed on a server to make room for others.
+    pub statement_evictions: Counter,
+    /// When the longest waiting client began to wait, in nanoseconds since `epoch`, plus one; 0 where none waits.
+    oldest_wait: Gauge,
+    epoch: Instant,
+    exemplars: Mutex<Exemplars>,
+}
+
+/// For each bucket of the duration histogram the query that was seen there last and has a trace.
+pub type Exemplars = [Option<Exemplar>; BUCKETS + 1];
+
+/// A query that stands for its bucket.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exemplar {
+    /// Its trace.
+    pub trace_id: TraceId,
+    /// The proxy's span of it, where one goes to a collector.
+    pub span_id: Option<SpanId>,
+    /// How long it took.
+    pub duration: Duration,
+    /// When it ended.
+    pub at: SystemTime,
+}
+
+const CONTEXTS: usize = 4;
+const OUTCOMES: usize = 3;
+
+impl PoolMetrics {
+    /// All zero, for `annotation_reasons` different reasons. `epoch` is a time before any wait.
+    pub(crate) fn new(annotation_reasons: usize, epoch: Instant) -> Self {
+        Self {
+            queue_wait: Histogram::default(),
+            server_first_byte: Histogram::default(),
+            server_last_byte: Histogram::default(),
+            client_drain: Histogram::default(),
+            total: Histogram::default(),
+            queries: Default::default(),
+            waits: By::default(),
+            rows: Counter::default(),
+            annotations: (0..annotation_reasons)
+                .map(|_| Counter::default())
+                .collect(),
+            client_received_bytes: Counter::default(),
+            client_sent_bytes: Counter::default(),
+            server_received_bytes: Counter::default(),
+            server_sent_bytes: Counter::default(),
+            transactions: Counter::default(),
+            transaction_time: Counter::default(),
+            checkouts: Counter::default(),
+            errors: By::default(),
+            clients: Gauge::default(),
+            waiting_clients: Gauge::default(),
+            servers: By::default(),
+            servers_opened: Counter::default(),
+            servers_closed: By::default(),
+            server_connect_failures: By::default(),
+            client_parses: Counter::default(),
+            server_parses: Counter::default(),
+            binds: Counter::default(),
+            statement_evictions: Counter::default(),
+            oldest_wait: Gauge::default(),
+            epoch,
+            exemplars: Mutex::default(),
+        }
+    }
+
+    /// Counts one answered query: its phases, its context and outcome, its rows.
+    #[inline]
+    pub fn observe(&self, record: &QueryRecord<'_>) {
+        let phases = &record.phases;
+        self.queue_wait.observe(phases.queue_wait);
+        self.server_first_byte.observe(phases.first_byte);
+        self.server_last_byte.observe(phases.last_byte);
+        self.client_drain.observe(phases.client_drain);
+        self.total.observe(phases.total());
+        self.queries[record.context.index()][OutcomeKind::from(record.outcome).index()].increase();
+        self.rows.add(record.rows);
+        if let Some(cause) = phases.queue_cause {
+            self.waits.of(cause).increase();
+        }
+    }
+
+    /// Counts what became of an annotation; `reason` is the index of its label. One that has no label is not counted.
+    #[inline]
+    pub fn annotated(&self, reason: usize) {
+        debug_assert!(
+            reason < self.annotations.len(),
+            "every reason was registered"
+        );
+        if let Some(counter) = self.annotations.get(reason) {
+            counter.increase();
+        }
+    }
+
+    /// Says since when the longest waiting client waits; `None` where none does.
+    #[inline]
+    pub fn set_oldest_wait(&self, since: Option<Instant>) {
+        self.oldest_wait.set(since.map_or(0, |since| {
+            nanoseconds(since.saturating_duration_since(self.epoch)) + 1
+        }));
+    }
+
+    /// How long the longest waiting client has waited by `now`, in seconds.
+    pub(crate) fn oldest_wait_seconds(&self, now: Instant) -> f64 {
+        match self.oldest_wait.value() {
+            0 => 0.0,
+            since => seconds(
+                nanoseconds(now.saturating_duration_since(self.epoch)).saturating_sub(since - 1),
+            ),
+        }
+    }
+
+    /// Keeps `exemplar` for its bucket. Takes a lock, so only for queries that are notable anyway; gives up where
+    /// the scrape holds it.
+    pub fn keep_exemplar(&self, exemplar: Exemplar) {
+        let mut exemplars = match self.exemplars.try_lock() {
+            Ok(exemplars) => exemplars,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if let Some(slot) = exemplars.get_mut(bucket_of(nanoseconds(exemplar.duration))) {
+            *slot = Some(exemplar);
+        }
+    }
+
+    pub(crate) fn exemplars(&self) -> Exemplars {
+        *self
+            .exemplars
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The phases by name.
+    pub(crate) fn phases(&self) -> [(&'static str, &Histogram); 4] {
+        [
+            ("queue_wait", &self.queue_wait),
+            ("server_first_byte", &self.server_first_byte),
+            ("server_last_byte", &self.server_last_byte),
+            ("client_drain", &self.client_drain),
+        ]
+    }
+
+    pub(crate) fn total(&self) -> &Histogram {
+        &self.total
+    }
+
+    pub(crate) fn queue_wait(&self) -> &Histogram {
+        &self.queue_wait
+    }
+
+    /// The queries by context and outcome.
+    pub(crate) fn queries(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        ContextState::VALUES
+            .iter()
+            .zip(&self.queries)
+            .flat_map(|(context, outcomes)| {
+                OutcomeKind::VALUES
+                    .iter()
+                    .zip(outcomes)
+                    .map(|(outcome, counter)| (*context, *outcome, counter.value()))
+            })
+    }
+
+    pub(crate) fn queries_total(&self) -> u64 {
+        self.queries.iter().flatten().map(Counter::value).sum()
+    }
+
+    pub(crate) fn waits(&self) -> &By<QueueCause, Counter> {
+        &self.waits
+    }
+
+    pub(crate) fn annotations(&self) -> impl Iterator<Item = u64> {
+        self.annotations.iter().map(Counter::value)
+    }
+}
+
+/// What is counted once for the process, from any thread; nothing here is touched per query.
+#[derive(Debug, Default)]
+pub struct ProcessMetrics {
+    /// Clients that connected.
+    pub clients_accepted: SharedCounter,
+    /// Clients connected now, those that log in included.
+    pub clients: SharedGauge,
+    /// Clients that log in now.
+    pub clients_logging_in: SharedGauge,
+    /// Clients turned away, by why.
+    pub clients_rejected: By<Rejection, SharedCounter>,
+    /// Cancel requests, by what became of them.
+    pub cancels: By<CancelOutcome, SharedCounter>,
+    /// Limits that were hit, by name.
+    pub limits: By<Limit, SharedCounter>,
+    /// Lines logged, by level.
+    pub log_lines: By<LogLevel, SharedCounter>,
+    /// Lines that found the log's queue full.
+    pub log_lines_dropped: SharedCounter,
+    /// Notable queries, by why they are.
+    pub notable_queries: By<Reason, SharedCounter>,
+    /// Lines of the slow-query log that were left out, by why.
+    pub slow_query_lines_dropped: By<LineDrop, SharedCounter>,
+    /// Query spans that a collector has taken. A query and its phases count as one.
+    pub spans_exported: SharedCounter,
+    /// Query spans that no collector got, by why.
+    pub spans_dropped: By<SpanDrop, SharedCounter>,
+    /// Query spans that wait for export.
+    pub span_queue_length: SharedGauge,
+    /// How many may wait.
+    pub span_queue_capacity: SharedGauge,
+    /// Databases of the configuration.
+    pub configured_databases: SharedGauge,
+    /// Users of the configuration.
+    pub configured_users: SharedGauge,
+    /// How many clients may connect.
+    pub max_client_connections: SharedGauge,
+    /// How many server connections a user may have, 0 without limit.
+    pub max_user_connections: SharedGauge,
+    /// 1 while the proxy lets its clients finish and takes no others.
+    pub draining: SharedGauge,
+    logins: By<LoginOutcome, SharedCounter>,
+    /// Behind a lock, as logins end on several threads.
+    login_duration: Mutex<Histogram>,
+}
+
+impl ProcessMetrics {
+    /// Counts one login that has ended.
+    pub fn logged_in(&self, outcome: LoginOutcome, duration: Duration) {
+        self.logins.of(outcome).increase();
+        self.login_duration
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .observe(duration);
+    }
+
+    pub(crate) fn logins(&self) -> &By<LoginOutcome, SharedCounter> {
+        &self.logins
+    }
+
+    pub(crate) fn login_duration(&self) -> crate::telemetry::instrument::HistogramSnapshot {
+        self.login_duration
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .snapshot()
+    }
+}
+
+impl Label for ContextState {
+    const VALUES: &'static [&'static str] = &["provided", "generated", "invalid", "none"];
+
+    #[inline]
+    fn index(self) -> usize {
+        match self {
+            Self::Provided => 0,
+            Self::Generated => 1,
+            Self::Invalid => 2,
+            Self::None => 3,
+        }
+    }
+}
+
+impl Label for QueueCause {
+    const VALUES: &'static [&'static str] = &["pool_full", "connecting", "paused", "login_failing"];
+
+    #[inline]
+    fn index(self) -> usize {
+        match self {
+            Self::PoolFull => 0,
+            Self::Connecting => 1,
+            Self::Paused => 2,
+            Self::LoginFailing => 3,
+        }
+    }
+}
+
+/// The label text of a value that is not an enum of this module.
+pub fn label_of<L: Label>(label: L) -> &'static str {
+    L::VALUES
+        .get(label.index())
+        .expect("every value of a label has a text")
+}
+
+label! {
+    /// How a query ended, without its SQLSTATE.
+    OutcomeKind {
+        /// Answered without an error.
+        Completed = "completed",
+        /// Answered with an error.
+        Failed = "failed",
+        /// A connection broke first.
+        Lost = "lost",
+    }
+}
+
+impl From<Outcome> for OutcomeKind {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Completed => Self::Completed,
+            Outcome::Failed(_) => Self::Failed,
+            Outcome::Lost => Self::Lost,
+        }
+    }
+}
+
+label! {
+    /// Who is to blame for an error that ended a connection.
+    Blame {
+        /// The client broke off, was too slow or broke the rules of the protocol.
+        Client = "client",
+        /// The server did.
+        Server = "server",
+        /// A limit or a fault of the proxy.
+        Proxy = "proxy",
+    }
+}
+
+label! {
+    /// What a server connection does.
+    ServerState {
+        /// Waits for work.
+        Idle = "idle",
+        /// Serves a client.
+        Active = "active",
+        /// Is being connected or logs in.
+        Connecting = "connecting",
+        /// Is being reset or checked between two clients.
+        Resetting = "resetting",
+    }
+}
+
+label! {
+    /// Why a server connection was closed.
+    ServerClose {
+        /// Idle for too long.
+        IdleTimeout = "idle_timeout",
+        /// As old as it may become.
+        Lifetime = "lifetime",
+        /// The server closed it or it broke.
+        Lost = "lost",
+        /// The client left it in a state that could not be cleaned up.
+        Unclean = "unclean",
+        /// A query or transaction ran into a timeout of the proxy.
+        QueryTimeout = "query_timeout",
+        /// The check or the reset between two clients failed.
+        CheckFailed = "check_failed",
+        /// The server broke the rules of the protocol.
+        Violation = "violation",
+        /// RECONNECT, KILL or a changed configuration.
+        Administrator = "administrator",
+        /// Room was needed for another pool's.
+        Evicted = "evicted",
+        /// The proxy ends.
+        Shutdown = "shutdown",
+    }
+}
+
+label! {
+    /// Where an attempt at a server connection came to nothing.
+    ConnectFailure {
+        /// The host's name has no address.
+        Resolve = "resolve",
+        /// No connection.
+        Connect = "connect",
+        /// No TLS, or a certificate that is not trusted.
+        Tls = "tls",
+        /// The server refused the login.
+        Login = "login",
+        /// It took too long.
+        Timeout = "timeout",
+    }
+}
+
+label! {
+    /// Why a client was turned away.
+    Rejection {
+        /// As many clients as the proxy may have.
+        ClientLimit = "client_limit",
+        /// As many as the database may have.
+        DatabaseLimit = "database_limit",
+        /// As many as the user may have.
+        UserLimit = "user_limit",
+        /// No such database.
+        UnknownDatabase = "unknown_database",
+        /// The login failed.
+        Authentication = "authentication",
+        /// No TLS where it is asked for.
+        Tls = "tls",
+        /// The rules of the protocol were broken.
+        Violation = "violation",
+        /// The login took too long.
+        Timeout = "timeout",
+        /// The proxy is ending, or the database is disabled.
+        ShuttingDown = "shutting_down",
+    }
+}
+
+label! {
+    /// How a client's login ended.
+    LoginOutcome {
+        /// Logged in.
+        Completed = "completed",
+        /// Wrong password, unknown user, no rule.
+        Refused = "refused",
+        /// The client went away.
+        Abandoned = "abandoned",
+        /// It took too long.
+        Timeout = "timeout",
+        /// The proxy or a server needed for it failed.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// What became of a cancel request.
+    CancelOutcome {
+        /// A server was told.
+        Forwarded = "forwarded",
+        /// Its client waits for a server: nothing runs yet, the wait was ended.
+        Waiting = "waiting",
+        /// Nothing runs under this key.
+        Idle = "idle",
+        /// Nobody has this key.
+        Unknown = "unknown",
+        /// The server could not be told.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// A limit that has a name.
+    Limit {
+        /// Clients of the proxy.
+        Clients = "clients",
+        /// Clients that wait for a server.
+        Waiters = "waiters",
+        /// The length of a query that is annotated.
+        QueryBytes = "query_bytes",
+        /// The length of a startup packet.
+        StartupBytes = "startup_bytes",
+        /// Bytes kept for a peer that does not read.
+        BufferedBytes = "buffered_bytes",
+        /// Requests without an answer.
+        OutstandingRequests = "outstanding_requests",
+        /// Prepared statements of a client.
+        PreparedStatements = "prepared_statements",
+        /// (database, user) pairs with series of their own.
+        MetricPools = "metric_pools",
+        /// Connections to the HTTP listener.
+        HttpConnections = "http_connections",
+    }
+}
+
+label! {
+    /// The level of a logged line.
+    LogLevel {
+        /// Something is broken.
+        Error = "error",
+        /// Something is odd.
+        Warn = "warn",
+        /// Worth knowing.
+        Info = "info",
+        /// For whoever looks into the proxy.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+label! {
+    /// Why a line of the slow-query log was left out.
+    LineDrop {
+        /// The queue was full.
+        QueueFull = "queue_full",
+        /// There were too many in this second.
+        RateLimited = "rate_limited",
+    }
+}
+
+label! {
+    /// Why no collector got a span.
+    SpanDrop {
+        /// The queue was full.
+        QueueFull = "queue_full",
+        /// The collector refused it or could not be reached.
+        ExportFailed = "export_failed",
+        /// The collector did not answer in time.
+        Timeout = "timeout",
+        /// The proxy ended first.
+        Shutdown = "shutdown",
+        /// The application does not record this trace.
+        Unsampled = "unsampled",
+    }
+}
