@@ -26,3 +26,6 @@ pub mod session;
 // Floor 2: the edge.
 pub mod net;
 pub mod telemetry;
+
+// Floor 4: the whole.
+pub mod dev;
