@@ -1,13 +1,13 @@
 //! One end of a connection, for a script.
 
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::PATIENCE;
 use super::messages::Message;
 
 /// One end of a connection that speaks whole messages. What does not come in time fails the test.
-pub(crate) struct Wire(TcpStream);
+pub(crate) struct Wire(BufReader<TcpStream>);
 
 impl Wire {
     pub(crate) fn connect(address: SocketAddr) -> Self {
@@ -18,16 +18,16 @@ impl Wire {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self(stream)
+        Self(BufReader::with_capacity(1 << 16, stream))
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
-        &self.0
+        self.0.get_ref()
     }
 
     /// Another handle of the same connection, to write from another thread.
     pub(crate) fn duplicate(&self) -> Self {
-        Self(self.0.try_clone().unwrap())
+        Self(BufReader::new(self.stream().try_clone().unwrap()))
     }
 
     pub(crate) fn send(&mut self, message: Message) -> &mut Self {
@@ -41,7 +41,7 @@ impl Wire {
     }
 
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.write_all(bytes).unwrap();
+        self.0.get_mut().write_all(bytes).unwrap();
         self
     }
 
@@ -116,9 +116,10 @@ impl Wire {
 
     /// Nothing has arrived. Says so only of this moment: ask after something that would have come later has come.
     pub(crate) fn has_received_nothing(&self) -> bool {
-        self.0.set_nonblocking(true).unwrap();
-        let peeked = self.0.peek(&mut [0]);
-        self.0.set_nonblocking(false).unwrap();
-        matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+        self.stream().set_nonblocking(true).unwrap();
+        let peeked = self.stream().peek(&mut [0]);
+        self.stream().set_nonblocking(false).unwrap();
+        self.0.buffer().is_empty()
+            && matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
 }
