@@ -41,3 +41,4 @@ pub mod worker;
 // Floor 4: the whole.
 pub mod app;
 pub mod cli;
+pub mod dev;

@@ -429,9 +429,7 @@ impl Link {
 
     fn count(&self, tally: &mut Tally) {
         let metrics = &self.pool.metrics;
-        for (reason, number) in tally.take_annotations() {
-            metrics.annotated_times(reason, number);
-        }
+        tally.take_annotations().for_each(|outcome| metrics.annotated(outcome));
         metrics.client_parses.add(std::mem::take(&mut tally.client_parses));
         metrics.server_parses.add(std::mem::take(&mut tally.server_parses));
         metrics.binds.add(std::mem::take(&mut tally.binds));
@@ -464,7 +462,7 @@ impl Link {
             && server.lane.is_drained()
             && !self.requests.is_mid_message();
         match parting {
-            Parting::ServerLost | Parting::ServerEnded => self.discard_lost(server, now, ServerClose::ByServer),
+            Parting::ServerLost | Parting::ServerEnded => self.discard_lost(server, now, ServerClose::Lost),
             Parting::Violation(violation) if !violation.is_clients() => {
                 self.discard_lost(server, now, ServerClose::Violation);
             }
@@ -472,7 +470,7 @@ impl Link {
             _ if is_clean => self.pool.release(server),
             _ => {
                 server.session.exchange.on_lost(now);
-                self.discard_lost(server, now, ServerClose::ClientLeft);
+                self.discard_lost(server, now, ServerClose::Unclean);
             }
         }
     }

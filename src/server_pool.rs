@@ -265,7 +265,7 @@ impl ServerPool {
                     server.session.parameters = Rc::new(ParameterSet::following(following));
                     pool.release(server);
                 }
-                Ok(Err(_)) | Err(_) => pool.discard(server, ServerClose::ResetFailed),
+                Ok(Err(_)) | Err(_) => pool.discard(server, ServerClose::CheckFailed),
             }
         });
     }
@@ -316,11 +316,11 @@ impl ServerPool {
                     }
                 }
                 Err(AskError::Refused(error)) => {
-                    self.discard(server, ServerClose::ResetFailed);
+                    self.discard(server, ServerClose::CheckFailed);
                     return Err(error.to_fatal());
                 }
                 Err(AskError::Broken | AskError::Violation(_)) => {
-                    self.discard(server, ServerClose::Broken);
+                    self.discard(server, ServerClose::Lost);
                     return Err(lost_server());
                 }
             }
@@ -405,7 +405,7 @@ impl ServerPool {
             && let Some(watcher) = &*self.watcher.borrow()
             && server.poll_idle(&mut Context::from_waker(watcher)).is_ready()
         {
-            self.discard(server, ServerClose::ByServer);
+            self.discard(server, ServerClose::Lost);
             return;
         }
         if let Some((ticket, server)) = self.pool.borrow_mut().checkin(server, now) {
@@ -469,7 +469,7 @@ impl ServerPool {
     fn remove_gone(&self, cx: &mut Context<'_>) {
         let gone = self.pool.borrow_mut().remove_idle(|server| server.poll_idle(cx).is_ready());
         for server in gone {
-            self.metrics.servers_closed.of(ServerClose::ByServer).increase();
+            self.metrics.servers_closed.of(ServerClose::Lost).increase();
             tracing::info!(
                 database = &*self.identity.database,
                 user = &*self.identity.user,

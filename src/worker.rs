@@ -16,6 +16,7 @@ use tokio::task::LocalSet;
 use crate::admission::Admitted;
 use crate::cancel;
 use crate::client::serve_client;
+use crate::config::choices::OnMissing;
 use crate::config::{Config, Host};
 use crate::link::Scratch;
 use crate::protocol::cancel_key::CancelKey;
@@ -26,6 +27,7 @@ use crate::session::annotator::AnnotationPolicy;
 use crate::session::requests::RequestPolicy;
 use crate::session::trace::{TracePolicy, TraceRules};
 use crate::telemetry::WorkerTelemetry;
+use crate::telemetry::metrics::{CancelOutcome, ProcessMetrics};
 use crate::telemetry::registry::Registry;
 use crate::telemetry::slow_query::PoolIdentity;
 
@@ -45,8 +47,6 @@ pub enum Mail {
     /// Clients that are idle are sent away, the others when they are.
     Drain,
 }
-
-pub use crate::telemetry::metrics::CancelOutcome;
 
 /// A worker, as others see it.
 #[derive(Debug)]
@@ -104,6 +104,13 @@ pub struct SessionCard {
 #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
 pub fn clock() -> Instant {
     Instant::now()
+}
+
+/// For a trace that the proxy makes up.
+fn random_ids() -> [u8; 24] {
+    let mut bytes = [0; 24];
+    getrandom::fill(&mut bytes).expect("the system has random bytes");
+    bytes
 }
 
 impl WorkerHandle {
@@ -177,6 +184,11 @@ impl Worker {
     /// Whether resting clients are sent away.
     pub fn is_draining(&self) -> bool {
         self.is_draining.get()
+    }
+
+    /// What is counted for the process.
+    pub fn process(&self) -> &ProcessMetrics {
+        &self.registry.process
     }
 
     /// The configuration.
@@ -254,12 +266,13 @@ impl Worker {
             max_prepared_statements: settings.max_prepared_statements,
         };
         let trace = TracePolicy::new(TraceRules {
-            on_missing: config.trace.on_missing,
+            generate: (config.trace.on_missing == OnMissing::Generate).then_some(random_ids as fn() -> [u8; 24]),
             absorb_application_name: config.trace.absorb_application_name,
-            allowed_tags: config.trace.allowed_tags.clone().into(),
+            allowed_tags: config.trace.allowed_tags.clone(),
             static_tags: config.tags(&key.database, &key.user),
-            max_tag_length: config.trace.max_tag_length.get(),
-            max_trace_state_length: config.trace.max_tracestate_length.get(),
+            tag_length: config.trace.max_tag_length.get(),
+            tracestate_length: config.trace.max_tracestate_length.get(),
+            ..TraceRules::default()
         });
         let metrics = self.registry.register_pool(self.number.into(), &key.database, &key.user);
         let target = ServerTarget {
@@ -318,7 +331,7 @@ impl Worker {
         let sessions = self.sessions.borrow();
         let session = sessions.get(&key.process_id()).filter(|card| card.cancel_key == *key);
         let outcome = match session.map(|card| card.server.borrow().clone()) {
-            None => CancelOutcome::UnknownKey,
+            None => CancelOutcome::Unknown,
             Some(None) => CancelOutcome::Idle,
             Some(Some(server)) => {
                 tokio::task::spawn_local(async move {

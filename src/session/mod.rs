@@ -12,6 +12,7 @@ pub mod replies;
 pub mod requests;
 pub mod server_login;
 pub mod server_session;
+pub mod startup_settings;
 pub mod statements;
 pub mod tally;
 pub mod trace;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub use layers::Scope;
 pub use policy::{Field, InvalidValue, TracePolicy, TraceRules};
-pub use startup::Startup;
+pub use startup::{Startup, split_options};
 
 use self::layers::{Change, Layers, Settings};
 use crate::config::choices::{CommentFormat, Placement};

@@ -142,7 +142,7 @@ impl Reading<'_> {
 }
 
 /// The arguments, each as written and with its backslashes taken away.
-fn split_options(options: &[u8]) -> Vec<(&[u8], Vec<u8>)> {
+pub fn split_options(options: &[u8]) -> Vec<(&[u8], Vec<u8>)> {
     let mut arguments = Vec::new();
     let mut rest = options;
     loop {

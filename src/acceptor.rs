@@ -1,0 +1,169 @@
+//! Accepts connections, lets clients log in, and deals them to the workers.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::{AdmissionError, Admitted, Arrival, Gate};
+use crate::cancel;
+use crate::protocol::cancel_key::CancelKey;
+use crate::telemetry::metrics::{Blame, CancelOutcome, LoginOutcome, ProcessMetrics, Rejection};
+use crate::worker::{GOODBYE_TIMEOUT, Mail, WorkerHandle, clock};
+
+/// Connections that may be logging in at a time; further ones wait in the kernel's queue.
+const MAX_ARRIVING: usize = 1024;
+
+/// How long nothing is accepted after accepting failed, for want of descriptors usually.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What every connection needs on its way in.
+#[derive(Debug)]
+pub struct Acceptor {
+    gate: Gate,
+    workers: Vec<WorkerHandle>,
+    arriving: Arc<Semaphore>,
+    process: Arc<ProcessMetrics>,
+    login_timeout: Duration,
+}
+
+impl Acceptor {
+    /// Lets clients in by `gate`, to these workers.
+    pub fn new(gate: Gate, workers: Vec<WorkerHandle>, process: Arc<ProcessMetrics>, login_timeout: Duration) -> Self {
+        Self {
+            gate,
+            workers,
+            arriving: Arc::new(Semaphore::new(MAX_ARRIVING)),
+            process,
+            login_timeout,
+        }
+    }
+
+    /// The workers.
+    pub fn workers(&self) -> &[WorkerHandle] {
+        &self.workers
+    }
+
+    /// Accepts until `stop` is called for; those who are logging in then go on for themselves.
+    pub async fn run(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+        loop {
+            let accepted = async {
+                let permit = Arc::clone(&self.arriving).acquire_owned().await;
+                (permit, listener.accept().await)
+            };
+            let (permit, connection) = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = accepted => accepted,
+            };
+            match connection {
+                Ok((stream, _)) => {
+                    let acceptor = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        acceptor.receive(stream).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a client");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn receive(&self, stream: TcpStream) {
+        let accepted_at = clock();
+        self.process.clients_accepted.increase();
+        self.process.clients_logging_in.increase();
+        let peer = stream.peer_addr().ok();
+        let _ = stream.set_nodelay(true);
+        let arrival = tokio::time::timeout(self.login_timeout, self.gate.admit(stream, accepted_at)).await;
+        self.process.clients_logging_in.decrease();
+        match arrival {
+            Ok(Ok(Arrival::Client(admitted))) => {
+                tracing::info!(
+                    database = &*admitted.database,
+                    user = &*admitted.user,
+                    peer = peer.map(tracing::field::display),
+                    "login attempt: db={} user={} tls=no",
+                    admitted.database,
+                    admitted.user
+                );
+                let worker = self.worker_for(&admitted);
+                // A worker that is gone has let go of the client: its connection is closed.
+                worker.send(Mail::Client(admitted)).await;
+            }
+            Ok(Ok(Arrival::Cancel(key, stream))) => self.cancel(key, stream).await,
+            Ok(Err((error, stream))) => self.turn_away(&error, stream, accepted_at, peer).await,
+            Err(_) => {
+                self.process.clients_rejected.of(Rejection::Timeout).increase();
+                self.process.logged_in(LoginOutcome::Timeout, self.login_timeout);
+                tracing::info!(peer = peer.map(tracing::field::display), "closing because: client_login_timeout");
+            }
+        }
+    }
+
+    /// A pool lives on one worker, so that its limit is exact and no server idles beside a client that waits.
+    fn worker_for(&self, admitted: &Admitted) -> &WorkerHandle {
+        let mut hasher = DefaultHasher::new();
+        (&admitted.database, &admitted.user).hash(&mut hasher);
+        let number = hasher.finish() % self.workers.len() as u64;
+        let number = usize::try_from(number).expect("smaller than a length");
+        self.workers.get(number).expect("a remainder of the length")
+    }
+
+    async fn cancel(&self, key: CancelKey, stream: TcpStream) {
+        let (done, outcome) = oneshot::channel();
+        let outcome = match self.workers.get(cancel::worker_of(key.process_id())) {
+            Some(worker) if worker.send(Mail::Cancel(key, done)).await => {
+                outcome.await.unwrap_or(CancelOutcome::Failed)
+            }
+            _ => CancelOutcome::Unknown,
+        };
+        self.process.cancels.of(outcome).increase();
+        // The client waits for the end of the connection: only now may it take the cancel for delivered.
+        drop(stream);
+    }
+
+    async fn turn_away(
+        &self,
+        error: &AdmissionError,
+        stream: Option<TcpStream>,
+        accepted_at: std::time::Instant,
+        peer: Option<std::net::SocketAddr>,
+    ) {
+        let elapsed = clock().saturating_duration_since(accepted_at);
+        let (outcome, rejection) = match error {
+            // A port that is probed, or a balancer's health check: nobody.
+            AdmissionError::Lost(error) if error.kind() == io::ErrorKind::UnexpectedEof => (LoginOutcome::Abandoned, None),
+            AdmissionError::Lost(_) => (LoginOutcome::Abandoned, None),
+            AdmissionError::Greeting(_) => (LoginOutcome::Failed, Some(Rejection::Violation)),
+            AdmissionError::Login(_) => (LoginOutcome::Refused, Some(Rejection::Authentication)),
+            AdmissionError::UnknownUser(_) => (LoginOutcome::Refused, Some(Rejection::Authentication)),
+            AdmissionError::UnknownDatabase(_) => (LoginOutcome::Refused, Some(Rejection::UnknownDatabase)),
+            AdmissionError::Full => (LoginOutcome::Refused, Some(Rejection::ClientLimit)),
+            AdmissionError::Replication => (LoginOutcome::Refused, Some(Rejection::Violation)),
+        };
+        self.process.logged_in(outcome, elapsed);
+        if let Some(rejection) = rejection {
+            self.process.clients_rejected.of(rejection).increase();
+            tracing::info!(peer = peer.map(tracing::field::display), blame = Blame::Client.as_str(), "closing because: {error}");
+        }
+        let (Some(response), Some(mut stream)) = (error.response(), stream) else {
+            return;
+        };
+        let mut out = Vec::new();
+        response.encode(&mut out);
+        let goodbye = async {
+            stream.write_all(&out).await?;
+            stream.shutdown().await
+        };
+        // It may be that nobody reads it.
+        let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
+    }
+}

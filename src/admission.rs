@@ -1,0 +1,310 @@
+//! From an accepted socket to a client that has proved who it is, or to nothing.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::auth::scram::{DEFAULT_ITERATIONS, MockSecret, Nonce, SALT_LENGTH, ScramVerifier};
+use crate::auth::verifier::Verifier;
+use crate::config::Config;
+use crate::config::choices::AuthMethod;
+use crate::net::socket::Stream;
+use crate::protocol::cancel_key::CancelKey;
+use crate::protocol::error_response::{ErrorResponse, SqlState};
+use crate::protocol::frame::{Frame, FrameHeader};
+use crate::protocol::startup::{Parameter, ProtocolVersion, Replication, StartupMessage};
+use crate::session::client_login::{
+    ClientLogin, ClientLoginRequest, LoginError, MAX_LOGIN_MESSAGE_LENGTH, Progress,
+};
+use crate::session::greeting::{Encryption, Greeted, Greeting, GreetingError, GreetingStep, Negotiated};
+use crate::telemetry::metrics::ProcessMetrics;
+
+/// A client that has logged in, on its way to its worker.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Its connection, of no runtime.
+    pub stream: Stream,
+    /// Where it is.
+    pub peer: Option<SocketAddr>,
+    /// Who it is.
+    pub user: Box<str>,
+    /// What it wants to use.
+    pub database: Box<str>,
+    /// What it wants set, in the order sent.
+    pub parameters: Vec<Parameter>,
+    /// What is spoken with it.
+    pub version: ProtocolVersion,
+    /// What it sent ahead.
+    pub ahead: Vec<u8>,
+    /// When it was accepted.
+    pub accepted_at: Instant,
+    /// Its place among the clients.
+    pub place: Place,
+}
+
+/// A place among the clients that there may be; given up when it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+    process: Arc<ProcessMetrics>,
+}
+
+impl Place {
+    fn new(permit: OwnedSemaphorePermit, process: Arc<ProcessMetrics>) -> Self {
+        process.clients.increase();
+        Self { _permit: permit, process }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.process.clients.decrease();
+    }
+}
+
+/// What a connection turned out to be.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A client that has logged in. Boxed: it is passed from thread to thread.
+    Client(Box<Admitted>),
+    /// Somebody who wants a query cancelled, and reads nothing but the end of the connection.
+    Cancel(CancelKey, TcpStream),
+}
+
+/// Why a connection came to nothing.
+#[derive(Debug, Error)]
+pub enum AdmissionError {
+    /// It broke, or the client left.
+    #[error("client connection lost: {0}")]
+    Lost(#[from] io::Error),
+    /// What it said first was not understood.
+    #[error(transparent)]
+    Greeting(#[from] GreetingError),
+    /// It did not prove who it is.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    /// As many clients are there as may be. The text is PgBouncer's.
+    #[error("no more connections allowed (max_client_conn)")]
+    Full,
+    /// There is no such user, and nobody asked for a password.
+    #[error("role \"{}\" does not exist", String::from_utf8_lossy(.0))]
+    UnknownUser(Box<[u8]>),
+    /// There is no such database.
+    #[error("database \"{}\" does not exist", String::from_utf8_lossy(.0))]
+    UnknownDatabase(Box<[u8]>),
+    /// It is a connection for replication.
+    #[error("replication connections are not supported")]
+    Replication,
+}
+
+impl AdmissionError {
+    /// What the client reads, where somebody may still read it.
+    pub fn response(&self) -> Option<ErrorResponse> {
+        match self {
+            Self::Lost(_) => None,
+            Self::Greeting(error) => error.response(),
+            Self::Login(error) => error.response(),
+            Self::Full => Some(self.fatal(SqlState::TOO_MANY_CONNECTIONS)),
+            Self::UnknownUser(_) => Some(self.fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION)),
+            Self::UnknownDatabase(_) => Some(self.fatal(SqlState::INVALID_CATALOG_NAME)),
+            Self::Replication => Some(self.fatal(SqlState::FEATURE_NOT_SUPPORTED)),
+        }
+    }
+
+    fn fatal(&self, code: SqlState) -> ErrorResponse {
+        ErrorResponse::fatal(code, self.to_string())
+    }
+}
+
+/// Admits clients. Shared by all that log in.
+#[derive(Debug)]
+pub struct Gate {
+    config: Arc<Config>,
+    /// Made of the configured passwords when they are first needed: it takes milliseconds.
+    verifiers: HashMap<Box<str>, OnceLock<Verifier>>,
+    mock_secret: MockSecret,
+    /// How many more clients there may be.
+    places: Arc<Semaphore>,
+    process: Arc<ProcessMetrics>,
+}
+
+impl Gate {
+    /// By the configuration's users.
+    pub fn new(config: Arc<Config>, process: Arc<ProcessMetrics>) -> Self {
+        let verifiers = config.users.keys().map(|user| (user.clone(), OnceLock::new())).collect();
+        let places = Arc::new(Semaphore::new(config.listen.max_client_connections.get()));
+        Self { config, verifiers, mock_secret: MockSecret::new(random()), places, process }
+    }
+
+    /// Greets a client and lets it log in. The stream comes back where the client is to read why it was refused.
+    pub async fn admit(
+        &self,
+        stream: TcpStream,
+        accepted_at: Instant,
+    ) -> Result<Arrival, (AdmissionError, Option<TcpStream>)> {
+        let mut entrance = Entrance { stream, input: Vec::with_capacity(512), out: Vec::new() };
+        match self.admit_at(&mut entrance).await {
+            Ok(Admission::Cancel(key)) => Ok(Arrival::Cancel(key, entrance.stream)),
+            Ok(Admission::Client { message, version, place }) => {
+                let lost = |error| (AdmissionError::Lost(error), None);
+                let peer = entrance.stream.peer_addr().ok();
+                let stream = Stream::Tcp(entrance.stream.into_std().map_err(lost)?);
+                let StartupMessage { user, database, parameters, .. } = message;
+                Ok(Arrival::Client(Box::new(Admitted {
+                    stream,
+                    peer,
+                    user: text(&user),
+                    database: text(&database),
+                    parameters,
+                    version,
+                    ahead: entrance.input,
+                    accepted_at,
+                    place,
+                })))
+            }
+            Err(error) => Err((error, Some(entrance.stream))),
+        }
+    }
+
+    async fn admit_at(&self, entrance: &mut Entrance) -> Result<Admission, AdmissionError> {
+        let message = match entrance.greet().await? {
+            Greeted::Cancel(key) => return Ok(Admission::Cancel(key)),
+            Greeted::Client(message) => message,
+        };
+        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| AdmissionError::Full)?;
+        let place = Place::new(permit, Arc::clone(&self.process));
+        let Negotiated { version, reply } = Negotiated::with(&message);
+        entrance.out.extend_from_slice(&reply);
+        let user = str::from_utf8(&message.user).ok();
+        let verifier = user.and_then(|user| self.verifier(user));
+        let request = ClientLoginRequest {
+            user: &message.user,
+            method: self.config.auth.method,
+            verifier,
+            nonce: random::<{ size_of::<Nonce>() }>(),
+            mock_secret: &self.mock_secret,
+        };
+        entrance.log_in(request).await?;
+        if !user.is_some_and(|user| self.config.users.contains_key(user)) {
+            return Err(AdmissionError::UnknownUser(message.user));
+        }
+        if message.replication != Replication::None {
+            return Err(AdmissionError::Replication);
+        }
+        if !str::from_utf8(&message.database).is_ok_and(|name| self.config.database(name).is_some()) {
+            return Err(AdmissionError::UnknownDatabase(message.database));
+        }
+        entrance.flush().await?;
+        Ok(Admission::Client { message, version, place })
+    }
+
+    fn verifier(&self, user: &str) -> Option<&Verifier> {
+        let password = self.config.user(user)?.password.as_ref()?;
+        let known = self.verifiers.get(user)?;
+        Some(known.get_or_init(|| match (self.config.auth.method, Verifier::parse(password)) {
+            (AuthMethod::ScramSha256, Verifier::Plain(password)) => {
+                let iterations = DEFAULT_ITERATIONS.try_into().expect("not zero");
+                let salt = random::<SALT_LENGTH>();
+                Verifier::Scram(ScramVerifier::from_password(password.expose().as_bytes(), &salt, iterations))
+            }
+            (_, verifier) => verifier,
+        }))
+    }
+}
+
+enum Admission {
+    Client {
+        message: StartupMessage,
+        version: ProtocolVersion,
+        place: Place,
+    },
+    Cancel(CancelKey),
+}
+
+/// A connection that is being admitted.
+struct Entrance {
+    stream: TcpStream,
+    /// Read, but not yet used.
+    input: Vec<u8>,
+    /// To be sent.
+    out: Vec<u8>,
+}
+
+impl Entrance {
+    async fn greet(&mut self) -> Result<Greeted, AdmissionError> {
+        let mut greeting = Greeting::new(Encryption::Refused);
+        loop {
+            let mut rest = &*self.input;
+            let step = greeting.advance(&mut rest)?;
+            let used = self.input.len() - rest.len();
+            self.input.drain(..used);
+            match step {
+                GreetingStep::NeedMore => self.read().await?,
+                GreetingStep::Reply(reply) => self.stream.write_all(&[reply]).await?,
+                GreetingStep::Done(greeted) => return Ok(greeted),
+            }
+        }
+    }
+
+    /// AuthenticationOk stands in `out` at the end.
+    async fn log_in(&mut self, request: ClientLoginRequest<'_>) -> Result<(), AdmissionError> {
+        let mut progress = ClientLogin::begin(request, &mut self.out);
+        while let Progress::Continue(login) = progress {
+            self.flush().await?;
+            let len = loop {
+                match frame_len(&self.input)? {
+                    Some(len) if self.input.len() >= len => break len,
+                    _ => self.read().await?,
+                }
+            };
+            let message = self.input.get(..len).unwrap_or_default();
+            let (&tag, body) = message.split_first().expect("at least a header");
+            let body = body.get(FrameHeader::LEN - 1..).unwrap_or_default();
+            progress = login.on_message(Frame { tag, body }, &mut self.out)?;
+            self.input.drain(..len);
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<(), AdmissionError> {
+        match self.stream.read_buf(&mut self.input).await? {
+            0 => Err(AdmissionError::Lost(io::ErrorKind::UnexpectedEof.into())),
+            _ => Ok(()),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), AdmissionError> {
+        self.stream.write_all(&self.out).await?;
+        self.out.clear();
+        Ok(())
+    }
+}
+
+/// How long the first message in `input` is, once that can be told. Refused before anything is kept for it.
+fn frame_len(input: &[u8]) -> Result<Option<usize>, LoginError> {
+    let Some(&header) = input.first_chunk() else {
+        return Ok(None);
+    };
+    match FrameHeader::parse(header) {
+        Some(header) if header.body_len <= MAX_LOGIN_MESSAGE_LENGTH => Ok(Some(FrameHeader::LEN + header.body_len)),
+        _ => Err(LoginError::TooLong),
+    }
+}
+
+/// Names were checked against the configuration, which is text.
+fn text(name: &[u8]) -> Box<str> {
+    String::from_utf8_lossy(name).into()
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the system has random bytes");
+    bytes
+}

@@ -1,0 +1,351 @@
+//! The whole: builds all parts from the configuration, and takes them down in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::acceptor::Acceptor;
+use crate::admission::Gate;
+use crate::cancel::MAX_WORKERS;
+use crate::config::choices::{Compression, LogFormat, LogLevel, WorkerCount};
+use crate::config::{Config, Otlp};
+use crate::http::{self, Readiness, Told};
+use crate::session::tally::ANNOTATION_OUTCOMES;
+use crate::telemetry::exporter::{OtlpEndpoint, OtlpError, OtlpSettings};
+use crate::telemetry::log::{self, LINE_QUEUE, Lines};
+use crate::telemetry::metrics::ProcessMetrics;
+use crate::telemetry::registry::{MetricLabels, Registry};
+use crate::telemetry::slow_query::{SlowQueryPolicy, Telling};
+use crate::telemetry::{Telemetry, metrics};
+use crate::worker::{Mail, WorkerHandle, clock};
+
+/// The version of PgBouncer whose console and metrics are spoken.
+const PGBOUNCER_VERSION: &str = "1.25.2";
+
+/// How long spans and log lines may take to leave at the end.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct App {
+    listen_address: SocketAddr,
+    http_address: Option<SocketAddr>,
+    acceptor: Arc<Acceptor>,
+    telemetry: Telemetry,
+    readiness: Arc<Readiness>,
+    process: Arc<ProcessMetrics>,
+    stop_accepting: CancellationToken,
+    stop_http: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Why the proxy could not be started.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// An address can't be listened on.
+    #[error("{table}.address: cannot listen on {address}: {error}")]
+    Listen {
+        /// Which table of the configuration names it.
+        table: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// No exporter can be made of the settings in `[otlp]`.
+    #[error("otlp: {0}")]
+    Otlp(#[from] OtlpError),
+    /// The system has no thread, or no poller.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+impl App {
+    /// Starts everything on the runtime that this is called on; the workers have threads of their own.
+    ///
+    /// # Errors
+    /// What of it can't be started; nothing is left running then.
+    pub async fn start(config: Config, registry: Arc<Registry>, lines: Lines) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let process = Arc::clone(&registry.process);
+        let listener = listen(config.listen.address, config.listen.backlog, "listen")?;
+        let listen_address = listener.local_addr().unwrap_or(config.listen.address);
+        let http = config
+            .http
+            .address
+            .map(|address| listen(address, HTTP_BACKLOG, "http"))
+            .transpose()?;
+        let http_address = http.as_ref().and_then(|http| http.local_addr().ok());
+
+        let otlp = otlp_settings(&config.otlp);
+        let telemetry = Telemetry::start(otlp.as_ref(), lines, Arc::clone(&process))?;
+        let count = |number: usize| number as u64;
+        process.configured_databases.set(count(config.databases.len()));
+        process.configured_users.set(count(config.users.len()));
+        process.max_client_connections.set(count(config.listen.max_client_connections.get()));
+
+        let workers = (0..worker_count(config.workers.count))
+            .map(|number| {
+                let worker = telemetry.worker(slow_query_policy(&config));
+                WorkerHandle::start(number, Arc::clone(&config), Arc::clone(&registry), worker)
+            })
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(StartError::Thread)?;
+        let gate = Gate::new(Arc::clone(&config), Arc::clone(&process));
+        let login_timeout = config.listen.login_timeout;
+        let acceptor = Arc::new(Acceptor::new(gate, workers, Arc::clone(&process), login_timeout));
+
+        let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
+        let tasks = TaskTracker::new();
+        let readiness = Arc::new(Readiness::default());
+        tasks.spawn(Arc::clone(&acceptor).run(listener, stop_accepting.clone()));
+        if let Some(http) = http {
+            let told = Told { registry, readiness: Arc::clone(&readiness) };
+            tasks.spawn(http::serve(http, told, stop_http.clone().cancelled_owned()));
+        }
+        readiness.set_accepting();
+        Ok(Self {
+            listen_address,
+            http_address,
+            acceptor,
+            telemetry,
+            readiness,
+            process,
+            stop_accepting,
+            stop_http,
+            tasks,
+        })
+    }
+
+    /// Where clients connect.
+    pub fn listen_address(&self) -> SocketAddr {
+        self.listen_address
+    }
+
+    /// Where metrics are served, if they are.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
+    }
+
+    /// Takes no more clients, sends resting ones away, and waits until the others have finished their transactions.
+    pub async fn drain(&self) {
+        // First, so that whoever balances load knows before a connection is refused.
+        self.readiness.set_draining();
+        self.process.draining.set(1);
+        self.stop_accepting.cancel();
+        for worker in self.acceptor.workers() {
+            worker.send(Mail::Drain).await;
+        }
+        for worker in self.acceptor.workers() {
+            worker.ended().await;
+        }
+    }
+
+    /// Lets spans and log lines leave, and ends. Clients that are still there are cut off.
+    pub async fn end(self) {
+        self.stop_accepting.cancel();
+        self.stop_http.cancel();
+        self.tasks.close();
+        let flushed = async {
+            self.tasks.wait().await;
+            self.telemetry.shutdown(FLUSH_TIMEOUT).await;
+        };
+        // Past the limit the rest is left out.
+        let _ = tokio::time::timeout(2 * FLUSH_TIMEOUT, flushed).await;
+    }
+}
+
+/// Connections to the HTTP listener that the kernel holds until they are accepted.
+const HTTP_BACKLOG: u32 = 128;
+
+/// What `pgspan run` does: serves until it is told to end. SIGTERM and SIGINT drain; a second one, and SIGQUIT, end at once.
+pub fn run(config: Config) -> ExitCode {
+    let registry = Arc::new(Registry::new(
+        MetricLabels { annotation_reasons: ANNOTATION_OUTCOMES, pgbouncer_version: PGBOUNCER_VERSION.into() },
+        clock(),
+    ));
+    let process = Arc::clone(&registry.process);
+    let lines = match Lines::start(io::stderr(), LINE_QUEUE, process) {
+        Ok(lines) => lines,
+        Err(error) => return failed(&StartError::Thread(error)),
+    };
+    let subscriber = log::subscriber(log_format(config.log.format), log_level(config.log.level), lines.clone());
+    tracing::subscriber::set_global_default(subscriber).expect("nobody else has set one");
+    // One thread for all that is not a query: accepting, logins, HTTP, export.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build();
+    let code = match runtime {
+        Ok(runtime) => {
+            let code = runtime.block_on(serve(config, registry, lines.clone()));
+            // Who still is in a transaction is not waited for: the drain is over.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => failed(&StartError::Thread(error)),
+    };
+    lines.flush(FLUSH_TIMEOUT);
+    code
+}
+
+async fn serve(config: Config, registry: Arc<Registry>, lines: Lines) -> ExitCode {
+    raise_file_limit(&config);
+    let drain_timeout = config.drain.timeout;
+    let app = match App::start(config, registry, lines).await {
+        Ok(app) => app,
+        Err(error) => {
+            tracing::error!("{error}");
+            return failed(&error);
+        }
+    };
+    tracing::info!(
+        listen = %app.listen_address,
+        http = app.http_address.map(tracing::field::display),
+        version = env!("CARGO_PKG_VERSION"),
+        "process up"
+    );
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return failed(&StartError::Thread(error)),
+    };
+    if signals.next().await == Asked::Drain {
+        tracing::info!("draining: resting clients are sent away, the others after their transaction");
+        let limit = async {
+            match drain_timeout {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = app.drain() => tracing::info!("drained"),
+            () = limit => tracing::warn!("drain timeout: clients in transactions are cut off"),
+            _ = signals.next() => tracing::warn!("immediate shutdown: clients are cut off"),
+        }
+    }
+    app.end().await;
+    ExitCode::SUCCESS
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Drain,
+    End,
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Asked::Drain,
+                _ = self.interrupt.recv() => return Asked::Drain,
+                _ = self.quit.recv() => return Asked::End,
+                _ = self.hang_up.recv() => tracing::warn!("SIGHUP: reload is not supported yet, nothing has changed"),
+            }
+        }
+    }
+}
+
+fn failed(error: &StartError) -> ExitCode {
+    eprintln!("pgspan: {error}");
+    ExitCode::FAILURE
+}
+
+fn listen(address: SocketAddr, backlog: u32, table: &'static str) -> Result<TcpListener, StartError> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(backlog)
+    };
+    listen().map_err(|error| StartError::Listen { table, address, error })
+}
+
+fn worker_count(count: WorkerCount) -> u8 {
+    let wanted = match count {
+        WorkerCount::Fixed(count) => count.get(),
+        WorkerCount::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    u8::try_from(wanted.min(MAX_WORKERS)).expect("no more than process ids can tell apart")
+}
+
+/// Every client and every server takes a descriptor: as many as the system gives.
+fn raise_file_limit(config: &Config) {
+    let wanted = config.listen.max_client_connections.get() as u64;
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if limit < wanted => tracing::warn!(
+            "the limit on open files ({limit}) is below max_client_connections ({wanted}): raise it (ulimit -n, LimitNOFILE)"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!("the limit on open files can't be raised: {error}"),
+    }
+}
+
+fn slow_query_policy(config: &Config) -> SlowQueryPolicy {
+    SlowQueryPolicy {
+        threshold: config.slow_query.threshold,
+        wait_threshold: config.slow_query.wait_threshold,
+        ratio: 0.0,
+        log: config.slow_query.log,
+        telling: Telling { masked: config.slow_query.masked, line_limit: config.slow_query.text_limit },
+    }
+}
+
+fn otlp_settings(otlp: &Otlp) -> Option<OtlpSettings> {
+    let endpoint = OtlpEndpoint::Traces(otlp.endpoint.clone()?);
+    let headers = otlp.headers.iter().map(|(name, value)| (name.clone(), value.expose().into()));
+    Some(OtlpSettings {
+        gzip: otlp.compression == Compression::Gzip,
+        headers: headers.collect(),
+        service_name: otlp.service_name.clone(),
+        resource_attributes: otlp.resource_attributes.clone(),
+        queue_size: otlp.queue_size.get(),
+        max_export_batch_size: otlp.max_export_batch_size.get(),
+        schedule_delay: otlp.schedule_delay,
+        export_timeout: otlp.export_timeout,
+        ..OtlpSettings::new(endpoint, otlp.protocol)
+    })
+}
+
+fn log_format(format: LogFormat) -> log::LogFormat {
+    match format {
+        LogFormat::Text => log::LogFormat::Text,
+        LogFormat::Json => log::LogFormat::Json,
+    }
+}
+
+fn log_level(level: LogLevel) -> metrics::LogLevel {
+    match level {
+        LogLevel::Error => metrics::LogLevel::Error,
+        LogLevel::Warn => metrics::LogLevel::Warn,
+        LogLevel::Info => metrics::LogLevel::Info,
+        LogLevel::Debug => metrics::LogLevel::Debug,
+        LogLevel::Trace => metrics::LogLevel::Trace,
+    }
+}

@@ -1,0 +1,159 @@
+//! A client's life on its worker: it is welcomed, served, and seen off.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use crate::admission::{Admitted, Place};
+use crate::link::{Link, Parting};
+use crate::net::lane::Lane;
+use crate::net::socket::Socket;
+use crate::protocol::backend::TransactionStatus;
+use crate::protocol::encode;
+use crate::protocol::error_response::{ErrorResponse, SqlState};
+use crate::protocol::outbound::Outbound;
+use crate::server_pool::{Refusal, ServerPool};
+use crate::session::client_session::ClientSession;
+use crate::session::startup_settings::{StartupSettings, clean_application_name};
+use crate::session::trace::{SessionTrace, Startup};
+use crate::telemetry::metrics::LoginOutcome;
+use crate::worker::{GOODBYE_TIMEOUT, PoolKey, SessionCard, Worker};
+
+/// Serves a client that has logged in, until it leaves.
+pub async fn serve_client(worker: Rc<Worker>, admitted: Box<Admitted>) {
+    let accepted_at = admitted.accepted_at;
+    // Boxed and done with before the client is served: what waits for years is small.
+    let Some(guest) = Box::pin(welcome(&worker, admitted)).await else {
+        return;
+    };
+    let Guest { mut link, card, pool, place } = guest;
+    pool.metrics.clients.increase();
+    poll_fn(|cx| {
+        card.waker.replace(Some(cx.waker().clone()));
+        Poll::Ready(())
+    })
+    .await;
+    let parting = poll_fn(|cx| link.poll_serve(cx)).await;
+    if let Some(blame) = parting.blame() {
+        pool.metrics.errors.of(blame).increase();
+    }
+    log_parting(&pool, &parting, worker.now().saturating_duration_since(accepted_at).as_secs());
+    Box::pin(link.part(&parting)).await;
+    worker.forget(&card);
+    pool.metrics.clients.decrease();
+    drop(place);
+}
+
+struct Guest {
+    link: Box<Link>,
+    card: Rc<SessionCard>,
+    pool: Rc<ServerPool>,
+    place: Place,
+}
+
+/// Tells the client what it has to know. `None` where it was sent away instead.
+async fn welcome(worker: &Rc<Worker>, admitted: Box<Admitted>) -> Option<Guest> {
+    let Admitted { stream, user, database, parameters, version, ahead, accepted_at, place, .. } = *admitted;
+    let socket = stream.prepare().and_then(|()| Socket::new(stream)).ok()?;
+    let mut lane = Lane::new(socket);
+    let key = PoolKey { database, user };
+    let process = worker.process();
+    let mut out = Outbound::new();
+    let outcome = prepare(worker, &key, &parameters, version.has_long_cancel_keys(), &mut out).await;
+    let elapsed = worker.now().saturating_duration_since(accepted_at);
+    match outcome {
+        Ok((pool, session, card)) => {
+            if lane.send(&mut out, &[]).is_err() {
+                process.logged_in(LoginOutcome::Abandoned, elapsed);
+                worker.forget(&card);
+                return None;
+            }
+            process.logged_in(LoginOutcome::Completed, elapsed);
+            let link = Link::new(Rc::clone(worker), Rc::clone(&pool), Rc::clone(&card), lane, session, ahead);
+            Some(Guest { link: Box::new(link), card, pool, place })
+        }
+        Err(refused) => {
+            process.logged_in(LoginOutcome::Failed, elapsed);
+            tracing::info!(
+                database = &*key.database,
+                user = &*key.user,
+                "closing because: {} (age={}s)",
+                refused.message,
+                elapsed.as_secs()
+            );
+            out.clear();
+            out.write(|out| refused.encode(out));
+            if lane.send(&mut out, &[]).is_ok() {
+                // It may be that nobody reads it.
+                let _ = tokio::time::timeout(GOODBYE_TIMEOUT, poll_fn(|cx| lane.poll_drain(cx))).await;
+            }
+            None
+        }
+    }
+}
+
+async fn prepare(
+    worker: &Rc<Worker>,
+    key: &PoolKey,
+    parameters: &[(Box<[u8]>, Box<[u8]>)],
+    has_long_cancel_key: bool,
+    out: &mut Outbound,
+) -> Result<(Rc<ServerPool>, ClientSession, Rc<SessionCard>), ErrorResponse> {
+    /// What protocol 3.2 allows and PostgreSQL 18 uses, and what older versions of the protocol have room for.
+    const SECRET_LENS: [usize; 2] = [32, 4];
+    if worker.is_draining() {
+        return Err(Refusal::Draining.response());
+    }
+    let unknown = || {
+        let message = format!("database \"{}\" does not exist", key.database);
+        ErrorResponse::fatal(SqlState::INVALID_CATALOG_NAME, message)
+    };
+    let pool = worker.pool(key).ok_or_else(unknown)?;
+    let parameters = parameters.iter().map(|(name, value)| (&**name, &**value));
+    let Startup { trace, parameters, warnings } = SessionTrace::at_startup(pool.trace_policy.clone(), parameters);
+    let StartupSettings { settings, application_name } =
+        StartupSettings::read(parameters.iter().map(|(name, value)| (*name, &**value)))?;
+    let welcome = pool.welcome(&settings).await?;
+    let mut wanted = Rc::clone(&welcome.parameters);
+    let application_name = application_name.map(|name| clean_application_name(&name, welcome.server_version));
+    if let Some(name) = &application_name {
+        let mut set = (*wanted).clone();
+        set.insert(b"application_name", name);
+        wanted = pool.shared(set);
+    }
+    let [long, short] = SECRET_LENS;
+    let secret_len = if has_long_cancel_key { long } else { short };
+    let card = worker.new_card(secret_len, pool.settings.client_idle_timeout);
+    out.write(|out| {
+        warnings.iter().for_each(|warning| warning.encode(out));
+        for (name, value) in &welcome.reported {
+            let value = match &application_name {
+                Some(own) if **name == *b"application_name" => own,
+                _ => &**value,
+            };
+            encode::parameter_status(out, name, value);
+        }
+        encode::backend_key_data(out, &card.cancel_key);
+        encode::ready_for_query(out, TransactionStatus::Idle);
+    });
+    let session = ClientSession::new(pool.settings.mode, trace, wanted, welcome.server_version);
+    Ok((pool, session, card))
+}
+
+/// PgBouncer's words, which people search their logs for.
+fn log_parting(pool: &ServerPool, parting: &Parting, age: u64) {
+    let why = match parting {
+        Parting::Left => "client close request".into(),
+        Parting::ClientLost(error) => format!("client connection lost: {error}"),
+        Parting::ServerLost => "server conn crashed?".into(),
+        Parting::ServerEnded => "server ended the session".into(),
+        Parting::Violation(violation) => violation.to_string(),
+        Parting::Refused(refusal) => refusal.response().message.into_owned(),
+        Parting::Dismissed(response) => response.message.clone().into_owned(),
+    };
+    tracing::info!(
+        database = &*pool.identity.database,
+        user = &*pool.identity.user,
+        "closing because: {why} (age={age}s)"
+    );
+}

@@ -1,0 +1,290 @@
+//! The proxy is not seen: the same bytes get the same replies from PostgreSQL directly and through the proxy, in every pool mode and
+//! with every way of annotating.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod conversations;
+
+use std::net::SocketAddr;
+use std::panic::catch_unwind;
+use std::sync::{Once, OnceLock};
+
+use conversations::{Awaited, Conversation, conversations};
+use support::messages::{Message, authentication_ok, field_of, startup};
+use support::postgres::{Postgres, shared};
+use support::proxy::Proxy;
+use support::wire::Wire;
+use support::{TRACEPARENT, messages};
+
+#[test]
+fn a_conversation_is_the_same_each_time() {
+    compare(direct(), "directly, again");
+}
+
+#[test]
+fn session_pooling_with_sqlcommenter_suffixes() {
+    compare_through("session", "sqlcommenter", "suffix");
+}
+
+#[test]
+fn session_pooling_with_sqlcommenter_prefixes() {
+    compare_through("session", "sqlcommenter", "prefix");
+}
+
+#[test]
+fn session_pooling_with_plain_suffixes() {
+    compare_through("session", "plain", "suffix");
+}
+
+#[test]
+fn session_pooling_with_plain_prefixes() {
+    compare_through("session", "plain", "prefix");
+}
+
+#[test]
+fn transaction_pooling_with_sqlcommenter_suffixes() {
+    compare_through("transaction", "sqlcommenter", "suffix");
+}
+
+#[test]
+fn transaction_pooling_with_sqlcommenter_prefixes() {
+    compare_through("transaction", "sqlcommenter", "prefix");
+}
+
+#[test]
+fn transaction_pooling_with_plain_suffixes() {
+    compare_through("transaction", "plain", "suffix");
+}
+
+#[test]
+fn transaction_pooling_with_plain_prefixes() {
+    compare_through("transaction", "plain", "prefix");
+}
+
+#[test]
+fn transaction_pooling_without_annotation() {
+    let proxy = Proxy::in_front_of(
+        server(),
+        "[pool]\nmode = \"transaction\"\n[annotation]\nenabled = false\n",
+    );
+    compare(proxy.address(), "without annotation");
+}
+
+#[test]
+fn the_login_reports_the_same_parameters() {
+    let proxy = Proxy::in_front_of(server(), "");
+    for parameters in LOGINS {
+        let reported = |address| {
+            let mut messages = log_in(address, parameters).1;
+            messages.sort_by_key(|message| message.0.clone());
+            messages
+        };
+        assert_eq!(
+            reported(proxy.address()),
+            reported(direct()),
+            "{parameters:?}"
+        );
+    }
+}
+
+#[test]
+fn a_refused_login_says_the_same() {
+    let proxy = Proxy::in_front_of(server(), "");
+    for parameters in [
+        &[("user", "app"), ("database", "nosuch")][..],
+        &[
+            ("user", "app"),
+            ("database", "app"),
+            ("options", "-c work_mem=nonsense"),
+        ],
+        &[
+            ("user", "app"),
+            ("database", "app"),
+            ("options", "-c nosuch=1"),
+        ],
+        &[("user", "app"), ("database", "app"), ("nosuch", "1")],
+    ] {
+        let refusal = |address| {
+            let message = log_in(address, parameters).1.pop().unwrap();
+            [b'S', b'C', b'M'].map(|code| field_of(&message, code))
+        };
+        assert_eq!(
+            refusal(proxy.address()),
+            refusal(direct()),
+            "{parameters:?}"
+        );
+    }
+}
+
+const LOGINS: &[&[(&str, &str)]] = &[
+    &[("user", "app"), ("database", "app")],
+    &[("user", "app")],
+    &[
+        ("user", "app"),
+        ("database", "app"),
+        ("application_name", "shop"),
+        ("client_encoding", "LATIN1"),
+    ],
+    &[
+        ("user", "app"),
+        ("database", "app"),
+        ("options", "-c datestyle=german --timezone=Asia/Tokyo"),
+        ("extra_float_digits", "2"),
+    ],
+    &[
+        ("user", "postgres"),
+        ("database", "app"),
+        ("options", "-c standard_conforming_strings=off"),
+    ],
+];
+
+/// The shared server, with what the conversations are about.
+fn server() -> &'static Postgres {
+    static PREPARED: Once = Once::new();
+    PREPARED.call_once(|| {
+        shared().psql("app", conversations::SETUP).unwrap();
+    });
+    shared()
+}
+
+fn direct() -> SocketAddr {
+    ([127, 0, 0, 1], server().port()).into()
+}
+
+fn compare_through(mode: &str, format: &str, placement: &str) {
+    let annotation = format!("[annotation]\nformat = \"{format}\"\nplacement = \"{placement}\"\n");
+    let proxy = Proxy::in_front_of(
+        server(),
+        &format!("[pool]\nmode = \"{mode}\"\nsize = 5\n{annotation}"),
+    );
+    compare(proxy.address(), &format!("{mode}, {format}, {placement}"));
+}
+
+fn compare(address: SocketAddr, what: &str) {
+    let differences: Vec<String> = conversations()
+        .iter()
+        .zip(postgres_says())
+        .filter_map(|(conversation, expected)| difference(conversation, address, expected))
+        .collect();
+    assert!(
+        differences.is_empty(),
+        "{what}: {} differ\n\n{}",
+        differences.len(),
+        differences.join("\n\n")
+    );
+}
+
+/// Where the replies part, readable.
+fn difference(
+    conversation: &Conversation,
+    address: SocketAddr,
+    expected: &[Message],
+) -> Option<String> {
+    let name = conversation.name;
+    let Ok(actual) = catch_unwind(|| transcript(conversation, address)) else {
+        let count = expected.len();
+        return Some(format!(
+            "{name}: it broke off (see above), where PostgreSQL sent {count} messages"
+        ));
+    };
+    if expected == actual {
+        return None;
+    }
+    let same = expected
+        .iter()
+        .zip(&actual)
+        .take_while(|(expected, actual)| expected == actual)
+        .count();
+    Some(format!(
+        "{name}: after {same} equal messages\n  PostgreSQL: {}\n  pgspan:     {}",
+        shown(expected.get(same)),
+        shown(actual.get(same))
+    ))
+}
+
+fn shown(message: Option<&Message>) -> String {
+    let mut text = message.map_or_else(|| "the end".to_owned(), |message| format!("{message:?}"));
+    if text.len() > 500 {
+        text.truncate(500);
+        text += "…";
+    }
+    text
+}
+
+/// What PostgreSQL answers to each conversation.
+fn postgres_says() -> &'static [Vec<Message>] {
+    static SAID: OnceLock<Vec<Vec<Message>>> = OnceLock::new();
+    SAID.get_or_init(|| {
+        let transcripts = conversations();
+        transcripts
+            .iter()
+            .map(|conversation| transcript(conversation, direct()))
+            .collect()
+    })
+}
+
+/// All that came back, without what must differ.
+fn transcript(conversation: &Conversation, address: SocketAddr) -> Vec<Message> {
+    let parameters = [
+        ("user", "app"),
+        ("database", "app"),
+        ("options", &*format!("-c pgspan.traceparent={TRACEPARENT}")),
+    ];
+    let (mut wire, _) = log_in(address, &parameters);
+    let mut received = Vec::new();
+    for (sent, awaited) in &conversation.steps {
+        let mut writer = wire.duplicate();
+        let sent = sent.clone();
+        // Beside the reading: neither side may be kept from sending by the other's full buffers.
+        let writing = std::thread::spawn(move || {
+            writer.send_all(sent);
+        });
+        match awaited {
+            Awaited::Ready(count) => {
+                (0..*count).for_each(|_| received.extend(wire.receive_reply()))
+            }
+            Awaited::Tag(tag) => loop {
+                received.push(wire.receive());
+                if received.last().is_some_and(|message| message.tag() == *tag) {
+                    break;
+                }
+            },
+            Awaited::End => received.extend(std::iter::from_fn(|| wire.receive_or_end())),
+            Awaited::Nothing => {}
+        }
+        let _ = writing.join();
+    }
+    received.iter_mut().for_each(mask_process_id);
+    received
+}
+
+/// NotificationResponse begins with the process id of the notifying server.
+fn mask_process_id(message: &mut Message) {
+    if message.tag() == b'A' {
+        message.0[5..9].fill(0);
+    }
+}
+
+/// The connection and what came with the login, save the authentication and the key.
+fn log_in(address: SocketAddr, parameters: &[(&str, &str)]) -> (Wire, Vec<Message>) {
+    let mut wire = Wire::connect(address);
+    wire.send(startup(parameters));
+    let mut messages = wire.receive_reply();
+    messages.retain(|message| *message != authentication_ok() && message.tag() != b'K');
+    (wire, messages)
+}
+
+#[test]
+fn an_encryption_request_is_answered_with_one_byte() {
+    let proxy = Proxy::in_front_of(server(), "");
+    for address in [direct(), proxy.address()] {
+        let mut wire = Wire::connect(address);
+        wire.send(messages::ssl_request());
+        assert_eq!(wire.receive_bytes(1), b"N");
+        wire.send(startup(&[("user", "app"), ("database", "app")]));
+        assert_eq!(wire.receive_reply().last(), Some(&messages::ready(b'I')));
+    }
+}
