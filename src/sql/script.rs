@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::encoding::ClientEncoding;
 use super::lexer::{Lexer, StandardConformingStrings, Token, TokenKind, Unterminated};
 
-/// The statements of a text. Meant to be kept and used again: it keeps its allocations from one [`read`](Self::read) to the next.
+/// The statements of a text. Meant to be kept and used again: it keeps its allocations from one
+/// [`read`](Self::read) to the next, within a bound.
 #[derive(Debug)]
 pub struct Script {
     statements: Vec<Statement>,
@@ -98,7 +99,9 @@ impl Script {
         encoding: ClientEncoding,
     ) {
         self.statements.clear();
+        self.statements.shrink_to(MOST_KEPT);
         self.comments.clear();
+        self.comments.shrink_to(MOST_KEPT);
         self.end = ScriptEnd::Complete;
         if memchr::memchr(0, sql).is_some() {
             self.end = ScriptEnd::Nul;
@@ -336,6 +339,9 @@ fn first_word(word: &[u8]) -> (StatementKind, Awaits) {
 fn is_word(word: &[u8], wanted: &[u8]) -> bool {
     word.eq_ignore_ascii_case(wanted)
 }
+
+/// How many statements and comments there stays room for, however many the text before had.
+const MOST_KEPT: usize = 256;
 
 /// DEALLOCATE.
 const LONGEST_FIRST_WORD: usize = 10;
