@@ -31,6 +31,9 @@ pub enum StatementKind {
     /// SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES, TABLE, WITH, also in parentheses.
     Data,
     /// SELECT … INTO, which makes a table: a utility statement to the server.
+    ///
+    /// INTO is looked for outside of all parentheses but those that the whole statement begins with. Within another
+    /// statement (EXPLAIN, PREPARE, EXECUTE) it is not: there the first word decides.
     SelectInto,
     /// BEGIN, START, COMMIT, END, ROLLBACK, ABORT, SAVEPOINT, RELEASE, PREPARE TRANSACTION.
     TransactionControl,
