@@ -107,9 +107,11 @@ impl NormalForm {
                 self.sign = None;
                 self.write(CONSTANT)
             }
-            TokenKind::String(_) | TokenKind::Parameter | TokenKind::Unterminated(_) => {
-                self.write(CONSTANT)
-            }
+            TokenKind::String
+            | TokenKind::BitString
+            | TokenKind::DollarString
+            | TokenKind::Parameter
+            | TokenKind::Unterminated(_) => self.write(CONSTANT),
             TokenKind::Operator => match text {
                 [sign @ (b'+' | b'-')] if self.before != Before::Operand => {
                     self.sign = Some(*sign);

@@ -55,8 +55,12 @@ pub enum TokenKind {
     Identifier,
     /// `"…"` or `U&"…"`.
     QuotedIdentifier,
-    /// A string constant with all its continuation lines.
-    String(StringFlavour),
+    /// `'…'`, `E'…'`, `N'…'` or `U&'…'` with all its continuation lines.
+    String,
+    /// `B'…'` or `X'…'` with all its continuation lines.
+    BitString,
+    /// `$tag$…$tag$`
+    DollarString,
     /// A number without its sign.
     Number,
     /// `$1`.
@@ -94,6 +98,11 @@ pub enum TokenKind {
 }
 
 impl TokenKind {
+    /// Whether it is a string constant of any kind.
+    pub fn is_string(self) -> bool {
+        matches!(self, Self::String | Self::BitString | Self::DollarString)
+    }
+
     /// Whether the server's grammar never sees it: whitespace and comments.
     pub fn is_blank(self) -> bool {
         matches!(
@@ -103,25 +112,6 @@ impl TokenKind {
     }
 }
 
-/// The ways to write a string constant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StringFlavour {
-    /// `'…'`
-    Plain,
-    /// `E'…'`
-    Escape,
-    /// `N'…'`
-    National,
-    /// `U&'…'`
-    Unicode,
-    /// `$tag$…$tag$`
-    Dollar,
-    /// `B'…'`
-    Bit,
-    /// `X'…'`
-    Hexadecimal,
-}
-
 /// What the end of the text left open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unterminated {
@@ -129,8 +119,12 @@ pub enum Unterminated {
     BlockComment,
     /// `" …`
     QuotedIdentifier,
-    /// A string constant of this flavour.
-    String(StringFlavour),
+    /// `' …`, or with the prefix E, N or U&.
+    String,
+    /// `B' …` or `X' …`
+    BitString,
+    /// `$tag$ …`
+    DollarString,
 }
 
 /// Cuts a text into tokens that follow one another without a gap.
@@ -161,6 +155,13 @@ impl<'a> Lexer<'a> {
             position: 0,
             lone_signs_end: 0,
         }
+    }
+
+    /// The next token that is no whitespace; a comment may be.
+    #[inline]
+    pub fn next_behind_whitespace(&mut self) -> Option<Token> {
+        self.position = self.run_end(self.position, Class::Blank);
+        self.next()
     }
 }
 
@@ -231,8 +232,7 @@ impl Lexer<'_> {
             let flavour = match (first, self.at(end)) {
                 (b'e' | b'E', Some(b'\'')) => StringFlavour::Escape,
                 (b'n' | b'N', Some(b'\'')) => StringFlavour::National,
-                (b'b' | b'B', Some(b'\'')) => StringFlavour::Bit,
-                (b'x' | b'X', Some(b'\'')) => StringFlavour::Hexadecimal,
+                (b'b' | b'B' | b'x' | b'X', Some(b'\'')) => StringFlavour::Bit,
                 (b'u' | b'U', Some(b'&')) => match self.at(end + 1) {
                     Some(b'\'') => return self.string(end + 2, StringFlavour::Unicode),
                     Some(b'"') => return self.quoted_identifier(end + 2),
@@ -273,8 +273,11 @@ impl Lexer<'_> {
 
     /// From the text behind the opening quote.
     fn string(&self, body: usize, flavour: StringFlavour) -> (TokenKind, usize) {
+        let (kind, open) = match flavour {
+            StringFlavour::Bit => (TokenKind::BitString, Unterminated::BitString),
+            _ => (TokenKind::String, Unterminated::String),
+        };
         let escapes = has_escapes(flavour, self.strings);
-        let doubled = !matches!(flavour, StringFlavour::Bit | StringFlavour::Hexadecimal);
         let mut position = body;
         loop {
             let found = match escapes {
@@ -282,15 +285,16 @@ impl Lexer<'_> {
                 false => self.find(position, b'\''),
             };
             let Some(found) = found else {
-                return self.unterminated(Unterminated::String(flavour));
+                return self.unterminated(open);
             };
             let behind = found + 1;
             position = match (self.at(found), self.at(behind)) {
                 (Some(b'\\'), _) => behind + self.encoding.character_length(self.rest(behind)),
-                (_, Some(b'\'')) if doubled => behind + 1,
+                // A bit string has no doubled quotes.
+                (_, Some(b'\'')) if kind == TokenKind::String => behind + 1,
                 _ => match continuation(self.sql, behind) {
                     Some(quote) => quote + 1,
-                    None => return (TokenKind::String(flavour), behind),
+                    None => return (kind, behind),
                 },
             };
         }
@@ -305,11 +309,8 @@ impl Lexer<'_> {
         };
         let delimiter = self.sql.get(start..body).unwrap_or_default();
         match memmem::find(self.rest(body), delimiter) {
-            Some(length) => (
-                TokenKind::String(StringFlavour::Dollar),
-                body + length + delimiter.len(),
-            ),
-            None => self.unterminated(Unterminated::String(StringFlavour::Dollar)),
+            Some(length) => (TokenKind::DollarString, body + length + delimiter.len()),
+            None => self.unterminated(Unterminated::DollarString),
         }
     }
 
@@ -462,14 +463,21 @@ impl Lexer<'_> {
     }
 }
 
+/// How a quoted string is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StringFlavour {
+    Plain,
+    Escape,
+    National,
+    Unicode,
+    Bit,
+}
+
 fn has_escapes(flavour: StringFlavour, strings: StandardConformingStrings) -> bool {
     match flavour {
         StringFlavour::Escape => true,
         StringFlavour::Plain | StringFlavour::National => strings == StandardConformingStrings::Off,
-        StringFlavour::Unicode
-        | StringFlavour::Dollar
-        | StringFlavour::Bit
-        | StringFlavour::Hexadecimal => false,
+        StringFlavour::Unicode | StringFlavour::Bit => false,
     }
 }
 

@@ -22,9 +22,11 @@ pub fn mask(
             | TokenKind::LineComment
             | TokenKind::BlockComment
             | TokenKind::Unterminated(Unterminated::BlockComment) => line.is_blank_due = true,
-            TokenKind::Number | TokenKind::String(_) | TokenKind::Unterminated(_) => {
-                line.push(b"?")
-            }
+            TokenKind::Number
+            | TokenKind::String
+            | TokenKind::BitString
+            | TokenKind::DollarString
+            | TokenKind::Unterminated(_) => line.push(b"?"),
             // Letters at the end of a number, as of a UUID without quotes: to the server they are junk of that number.
             TokenKind::Identifier if number_end == Some(token.start) => {}
             _ => line.push(token.text(sql)),
