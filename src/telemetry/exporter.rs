@@ -21,7 +21,8 @@ use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 
 use crate::config::choices::OtlpProtocol;
-use crate::telemetry::metrics::{ProcessMetrics, SpanDrop};
+use crate::telemetry::labels::SpanDrop;
+use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::query_text::QueryText;
 use crate::telemetry::slow_query::{MAX_KEPT_TEXT, NotableQuery};
 use crate::telemetry::span::spans_of;
@@ -339,12 +340,13 @@ impl<E: Export> Exporting<E> {
             let deadline = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
             let received = tokio::select! {
                 biased;
-                received = self.queries.recv_many(batch, room) => received,
+                // The end first: a queue that is never empty must not hide it.
                 () = stop_wanted(&mut self.stopped), if !self.queries.is_closed() => {
                     // What is in the queue still comes out of it, then 0 does.
                     self.queries.close();
                     continue;
                 }
+                received = self.queries.recv_many(batch, room) => received,
                 () = tokio::time::sleep_until(deadline) => {
                     if due.is_some() { return Filled::Batch } else { continue }
                 }
@@ -412,9 +414,9 @@ fn export_size(batch: &[Arc<NotableQuery>]) -> usize {
     fitting.count().max(1)
 }
 
-/// How many bytes of queries one export has at most: collectors refuse a gRPC message of more than 4 MiB, and what
-/// comes with a query is shorter than 2 kB.
-const MAX_EXPORT_TEXT: usize = 1024 * 1024;
+/// How many bytes of queries one export has at most: collectors refuse a gRPC message of more than 4 MiB. A byte
+/// that is no UTF-8 becomes three, and what comes with a query is about as long again.
+const MAX_EXPORT_TEXT: usize = 512 * 1024;
 
 /// Returns once the end is wanted, or nobody is left who could want it.
 async fn stop_wanted(stopped: &mut watch::Receiver<Option<Instant>>) {

@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 
 use crate::session::query_record::QueryRecord;
 use crate::telemetry::exporter::{OtlpError, OtlpSettings, Room, SpanExporter, SpanQueue};
+use crate::telemetry::labels::{LineDrop, SpanDrop};
 use crate::telemetry::log::Lines;
-use crate::telemetry::metrics::{Exemplar, LineDrop, PoolMetrics, ProcessMetrics, SpanDrop};
+use crate::telemetry::metrics::{Exemplar, PoolMetrics, ProcessMetrics};
 use crate::telemetry::slow_query::{
     NotableQuery, PoolIdentity, RandomIds, Reason, SlowQueryPolicy,
 };
@@ -21,6 +22,7 @@ pub mod exporter;
 pub mod exposition;
 pub mod families;
 pub mod instrument;
+pub mod labels;
 pub mod log;
 pub mod metrics;
 pub mod query_text;

@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::session::query_record::Outcome;
+use crate::telemetry::labels::{LineDrop, OutcomeKind, label_of};
 use crate::telemetry::log::{Lines, rfc3339};
-use crate::telemetry::metrics::{LineDrop, ProcessMetrics, label_of};
+use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::query_text::QueryText;
 use crate::telemetry::slow_query::{NotableQuery, kind_name};
 
@@ -130,7 +131,7 @@ fn line(query: &NotableQuery) -> Vec<u8> {
         fingerprint: text.fingerprint.map(|fingerprint| fingerprint.to_string()),
         query: text.text.as_deref(),
         kind: kind_name(query.kind),
-        outcome: crate::telemetry::metrics::OutcomeKind::from(query.outcome).as_str(),
+        outcome: OutcomeKind::from(query.outcome).as_str(),
         sqlstate,
         rows: query.rows,
         server_pid: query.server_pid,

@@ -13,7 +13,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use crate::protocol::error_response::SqlState;
 use crate::session::query_record::Outcome;
-use crate::telemetry::metrics::label_of;
+use crate::telemetry::labels::label_of;
 use crate::telemetry::query_text::QueryText;
 use crate::telemetry::slow_query::{NotableQuery, kind_name};
 use crate::trace_context::{ContextState, SpanId};
