@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::telemetry::exposition::Format;
-use crate::telemetry::metrics::Limit;
+use crate::telemetry::labels::Limit;
 use crate::telemetry::registry::Registry;
 
 /// How many connections are served at a time; further ones wait in the backlog.

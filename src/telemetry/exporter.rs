@@ -5,6 +5,7 @@
 //! collector that is slow, dead or silent costs spans, and neither time nor memory.
 
 use std::collections::HashMap;
+use std::fmt::{self, Display};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 
 use crate::config::choices::OtlpProtocol;
-use crate::telemetry::instrument::Number;
-use crate::telemetry::metrics::{ProcessMetrics, SpanDrop};
+use crate::telemetry::labels::SpanDrop;
+use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::query_text::QueryText;
 use crate::telemetry::slow_query::{MAX_KEPT_TEXT, NotableQuery};
 use crate::telemetry::span::spans_of;
@@ -160,8 +161,8 @@ impl OtlpSettings {
     }
 }
 
-impl std::fmt::Debug for OtlpSettings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for OtlpSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
         f.debug_struct("OtlpSettings")
             .field("endpoint", &self.endpoint)
@@ -274,6 +275,7 @@ impl SpanExporter {
             schedule_delay: settings.schedule_delay,
             export_timeout: settings.export_timeout,
             process: Arc::clone(&process),
+            is_failing: false,
         };
         Self {
             queue: SpanQueue { sender, process },
@@ -305,6 +307,8 @@ struct Exporting<E> {
     schedule_delay: Duration,
     export_timeout: Duration,
     process: Arc<ProcessMetrics>,
+    /// Whether the last export failed.
+    is_failing: bool,
 }
 
 enum Filled {
@@ -336,12 +340,13 @@ impl<E: Export> Exporting<E> {
             let deadline = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
             let received = tokio::select! {
                 biased;
-                received = self.queries.recv_many(batch, room) => received,
+                // The end first: a queue that is never empty must not hide it.
                 () = stop_wanted(&mut self.stopped), if !self.queries.is_closed() => {
                     // What is in the queue still comes out of it, then 0 does.
                     self.queries.close();
                     continue;
                 }
+                received = self.queries.recv_many(batch, room) => received,
                 () = tokio::time::sleep_until(deadline) => {
                     if due.is_some() { return Filled::Batch } else { continue }
                 }
@@ -366,20 +371,36 @@ impl<E: Export> Exporting<E> {
         let dropped = tokio::select! {
             biased;
             result = self.export.export(spans) => match result {
-                Ok(()) => return self.process.spans_exported.add(count),
-                Err(_) => SpanDrop::ExportFailed,
+                Ok(()) => {
+                    self.process.spans_exported.add(count);
+                    self.on_success();
+                    return;
+                }
+                Err(error) => {
+                    self.on_failure(&error);
+                    SpanDrop::ExportFailed
+                }
             },
             () = deadline_passed(&mut self.stopped) => SpanDrop::Shutdown,
-            () = tokio::time::sleep(self.export_timeout) => SpanDrop::Timeout,
+            () = tokio::time::sleep(self.export_timeout) => {
+                self.on_failure(&"no answer in time");
+                SpanDrop::Timeout
+            }
         };
         self.process.spans_dropped.of(dropped).add(count);
-        tracing::debug!(
-            target: "pgspan",
-            spans = count,
-            reason = dropped.as_str(),
-            lost_so_far = self.process.spans_dropped.of(dropped).value(),
-            "spans did not reach the collector"
-        );
+    }
+
+    fn on_success(&mut self) {
+        if std::mem::take(&mut self.is_failing) {
+            tracing::info!("spans reach the collector again");
+        }
+    }
+
+    /// Says it once, not for every batch: how many are lost is counted.
+    fn on_failure(&mut self, error: &dyn Display) {
+        if !std::mem::replace(&mut self.is_failing, true) {
+            tracing::warn!(%error, "spans do not reach the collector");
+        }
     }
 }
 
@@ -393,9 +414,9 @@ fn export_size(batch: &[Arc<NotableQuery>]) -> usize {
     fitting.count().max(1)
 }
 
-/// How many bytes of queries one export has at most: collectors refuse a gRPC message of more than 4 MiB, and what
-/// comes with a query is shorter than 2 kB.
-const MAX_EXPORT_TEXT: usize = 1024 * 1024;
+/// How many bytes of queries one export has at most: collectors refuse a gRPC message of more than 4 MiB. A byte
+/// that is no UTF-8 becomes three, and what comes with a query is about as long again.
+const MAX_EXPORT_TEXT: usize = 512 * 1024;
 
 /// Returns once the end is wanted, or nobody is left who could want it.
 async fn stop_wanted(stopped: &mut watch::Receiver<Option<Instant>>) {

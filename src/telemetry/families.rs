@@ -7,7 +7,8 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use crate::telemetry::instrument::{By, HistogramSnapshot, Label, Number, seconds};
-use crate::telemetry::metrics::{PoolMetrics, ProcessMetrics, ServerState};
+use crate::telemetry::labels::ServerState;
+use crate::telemetry::metrics::{PoolMetrics, ProcessMetrics};
 
 /// One metric family.
 pub struct Family {

@@ -312,7 +312,7 @@ pub fn seconds(nanoseconds: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::metrics::Blame;
+    use crate::telemetry::labels::Blame;
 
     #[test]
     fn the_bounds_in_seconds_and_in_nanoseconds_are_the_same() {

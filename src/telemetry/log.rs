@@ -16,7 +16,8 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::telemetry::metrics::{LogLevel, ProcessMetrics};
+use crate::telemetry::labels::LogLevel;
+use crate::telemetry::metrics::ProcessMetrics;
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

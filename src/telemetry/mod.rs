@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 
 use crate::session::query_record::QueryRecord;
 use crate::telemetry::exporter::{OtlpError, OtlpSettings, Room, SpanExporter, SpanQueue};
+use crate::telemetry::labels::{LineDrop, SpanDrop};
 use crate::telemetry::log::Lines;
-use crate::telemetry::metrics::{Exemplar, LineDrop, PoolMetrics, ProcessMetrics, SpanDrop};
+use crate::telemetry::metrics::{Exemplar, PoolMetrics, ProcessMetrics};
 use crate::telemetry::slow_query::{
     NotableQuery, PoolIdentity, RandomIds, Reason, SlowQueryPolicy,
 };
@@ -21,6 +22,7 @@ pub mod exporter;
 pub mod exposition;
 pub mod families;
 pub mod instrument;
+pub mod labels;
 pub mod log;
 pub mod metrics;
 pub mod query_text;
@@ -190,5 +192,95 @@ impl WorkerTelemetry {
         let telling = self.policy.telling;
         let query = NotableQuery::to_owned(record, reason, telling, identity, ended, random);
         Some(Arc::new(query))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::instrument::Number;
+    use crate::telemetry::log::tests::Output;
+    use crate::telemetry::registry::tests::{record, registry};
+    use crate::telemetry::slow_query::tests::{identity, milliseconds, provided};
+
+    #[tokio::test]
+    async fn a_slow_query_becomes_a_line_and_a_fast_one_a_number() {
+        let output = Output::default();
+        let registry = registry();
+        let pool = registry.register_pool(0, "app", "ann");
+        let telemetry = start(&registry, output.clone());
+        let worker = telemetry.0.worker(SlowQueryPolicy::default());
+        worker.observe(&pool, &identity(), &record(milliseconds(1)));
+        worker.observe(&pool, &identity(), &record(milliseconds(200)));
+        drop(worker);
+        telemetry.stop().await;
+
+        assert_eq!(pool.queries_total(), 2);
+        let notable = &registry.process.notable_queries;
+        assert_eq!(notable.of(Reason::Slow).value(), 1);
+        let text = output.text();
+        assert_eq!(text.lines().count(), 1);
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["query"], "SELECT ?");
+        assert_eq!(line["duration_ms"], 200.0);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_costs_lines_and_is_counted() {
+        let registry = registry();
+        let pool = registry.register_pool(0, "app", "ann");
+        let telemetry = start(&registry, std::io::sink());
+        let worker = telemetry.0.worker(SlowQueryPolicy::default());
+        // The task does not run before this one waits.
+        for _ in 0..LOG_QUEUE + 3 {
+            worker.observe(&pool, &identity(), &record(milliseconds(200)));
+        }
+        let dropped = &registry.process.slow_query_lines_dropped;
+        assert_eq!(dropped.of(LineDrop::QueueFull).value(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_slow_traced_query_is_an_exemplar_even_where_neither_line_nor_span_is_wanted() {
+        let output = Output::default();
+        let registry = registry();
+        let pool = registry.register_pool(0, "app", "ann");
+        let telemetry = start(&registry, output.clone());
+        let worker = telemetry.0.worker(SlowQueryPolicy {
+            log: false,
+            ..SlowQueryPolicy::default()
+        });
+        let trace = provided(0x10, true);
+        let mut slow = record(milliseconds(200));
+        worker.observe(&pool, &identity(), &slow);
+        assert_eq!(pool.exemplars().iter().flatten().count(), 0);
+        slow.trace = Some(&trace);
+        worker.observe(&pool, &identity(), &slow);
+        drop(worker);
+        telemetry.stop().await;
+
+        let exemplars = pool.exemplars();
+        let exemplar = exemplars.iter().flatten().next().unwrap();
+        assert_eq!(exemplar.trace_id, trace.parent.unwrap().trace_id);
+        assert_eq!(exemplar.span_id, None);
+        assert_eq!(output.text(), "");
+    }
+
+    struct Started(Telemetry, Lines);
+
+    impl Started {
+        async fn stop(self) {
+            self.0.shutdown(Duration::from_secs(10)).await;
+            assert!(self.1.flush(Duration::from_secs(10)));
+        }
+    }
+
+    fn start(
+        registry: &registry::Registry,
+        output: impl std::io::Write + Send + 'static,
+    ) -> Started {
+        let process = &registry.process;
+        let lines = Lines::start(output, LOG_QUEUE, Arc::clone(process)).unwrap();
+        let telemetry = Telemetry::start(None, lines.clone(), Arc::clone(process)).unwrap();
+        Started(telemetry, lines)
     }
 }

@@ -10,7 +10,8 @@ use crate::telemetry::families::{
     FAMILIES, Family, Kind, PGBOUNCER_FAMILIES, Sample, Samples, Scrape, Source, Value,
 };
 use crate::telemetry::instrument::{BOUNDS_SECONDS, HistogramSnapshot};
-use crate::telemetry::metrics::{Exemplars, Limit, PoolMetrics, ProcessMetrics};
+use crate::telemetry::labels::Limit;
+use crate::telemetry::metrics::{Exemplars, PoolMetrics, ProcessMetrics};
 
 /// All that is counted. Shared; the lock inside is taken when a pool is registered and when a scrape begins, never per query.
 #[derive(Debug)]
@@ -235,7 +236,8 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::session::query_record::{Outcome, Phases, QueryKind, QueryRecord, QueueCause};
-    use crate::telemetry::metrics::{Exemplar, ServerState};
+    use crate::telemetry::labels::ServerState;
+    use crate::telemetry::metrics::Exemplar;
     use crate::trace_context::{ContextState, SpanId, TraceId};
 
     #[test]

@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::session::query_record::Outcome;
+use crate::telemetry::labels::{LineDrop, OutcomeKind, label_of};
 use crate::telemetry::log::{Lines, rfc3339};
-use crate::telemetry::metrics::{LineDrop, ProcessMetrics, label_of};
+use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::query_text::QueryText;
 use crate::telemetry::slow_query::{NotableQuery, kind_name};
 
@@ -127,10 +128,10 @@ fn line(query: &NotableQuery) -> Vec<u8> {
         server_first_byte_ms: milliseconds(phases.first_byte),
         server_last_byte_ms: milliseconds(phases.last_byte),
         client_drain_ms: milliseconds(phases.client_drain),
-        fingerprint: text.fingerprint.as_deref(),
+        fingerprint: text.fingerprint.map(|fingerprint| fingerprint.to_string()),
         query: text.text.as_deref(),
         kind: kind_name(query.kind),
-        outcome: crate::telemetry::metrics::OutcomeKind::from(query.outcome).as_str(),
+        outcome: OutcomeKind::from(query.outcome).as_str(),
         sqlstate,
         rows: query.rows,
         server_pid: query.server_pid,
@@ -171,7 +172,7 @@ struct SlowQueryLine<'a> {
     server_first_byte_ms: f64,
     server_last_byte_ms: f64,
     client_drain_ms: f64,
-    fingerprint: Option<&'a str>,
+    fingerprint: Option<String>,
     query: Option<&'a str>,
     kind: &'static str,
     outcome: &'static str,
@@ -217,7 +218,7 @@ mod tests {
                 r#""parent_span_id":"bbbbbbbbbbbbbbbb","context":"provided","correlation_id":"order-7","#,
                 r#""database":"app","user":"ann","duration_ms":200.5,"queue_wait_ms":20.0,"#,
                 r#""queue_cause":"pool_full","server_first_byte_ms":180.5,"server_last_byte_ms":0.0,"#,
-                r#""client_drain_ms":0.0,"fingerprint":null,"query":"SELECT…","kind":"simple","#,
+                r#""client_drain_ms":0.0,"fingerprint":"6c10c11ac8143cab","query":"SELEC…","kind":"simple","#,
                 r#""outcome":"completed","sqlstate":null,"rows":1,"server_pid":42,"#,
                 r#""tags":{"application":"pay","route":"/checkout"}}"#,
                 "\n"

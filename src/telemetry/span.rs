@@ -13,7 +13,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use crate::protocol::error_response::SqlState;
 use crate::session::query_record::Outcome;
-use crate::telemetry::metrics::label_of;
+use crate::telemetry::labels::label_of;
 use crate::telemetry::query_text::QueryText;
 use crate::telemetry::slow_query::{NotableQuery, kind_name};
 use crate::trace_context::{ContextState, SpanId};
@@ -117,10 +117,10 @@ fn attributes_of(query: &NotableQuery, text: &QueryText) -> Vec<KeyValue> {
     if let Some(summary) = &text.summary {
         attributes.push(KeyValue::new("db.query.summary", summary.clone()));
     }
-    if let Some(fingerprint) = &text.fingerprint {
+    if let Some(fingerprint) = text.fingerprint {
         attributes.push(KeyValue::new(
             "pgspan.query.fingerprint",
-            fingerprint.clone(),
+            fingerprint.to_string(),
         ));
     }
     match &query.outcome {
@@ -219,6 +219,7 @@ mod tests {
 
     use super::*;
     use crate::session::query_record::{Phases, QueueCause};
+    use crate::sql::fingerprint::Fingerprint;
     use crate::telemetry::registry::tests::record;
     use crate::telemetry::slow_query::tests::{milliseconds, notable, provided};
     use crate::trace_context::TraceContext;
@@ -307,7 +308,7 @@ mod tests {
         let text = QueryText {
             text: Some("SELECT ?".into()),
             summary: Some("SELECT".into()),
-            fingerprint: Some("0123456789abcdef".into()),
+            fingerprint: Some(Fingerprint(0x0123_4567_89ab_cdef)),
         };
         let spans = spans_of(&notable(&slow), &text);
         assert_eq!(spans[0].name, "SELECT");
