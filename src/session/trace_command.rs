@@ -159,12 +159,13 @@ impl<'a> TraceCommand<'a> {
     }
 
     fn recognise_function(words: &mut Words<'a>) -> Option<Self> {
-        if words.take_keyword("pg_catalog") && !words.take_kind(TokenKind::Dot) {
-            return None;
+        let mut function = words.next()?;
+        if function.is_keyword("pg_catalog") && words.take_kind(TokenKind::Dot) {
+            function = words.next()?;
         }
         let form = Form::Function;
-        let is_set = words.take_keyword("set_config");
-        if !is_set && !words.take_keyword("current_setting") {
+        let is_set = function.is_keyword("set_config");
+        if !is_set && !function.is_keyword("current_setting") {
             return None;
         }
         let open = words.take_kind(TokenKind::OpenParenthesis);
