@@ -45,17 +45,29 @@ pub struct Surroundings {
 }
 
 /// Plans Query messages. Holds scratch memory only: one serves all sessions of a worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Annotator {
     script: Script,
     /// The same text under the other value of standard_conforming_strings.
     other: Script,
+    /// No message gets longer than this through its comments.
+    longest_message: usize,
+}
+
+impl Default for Annotator {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Annotator {
     /// An annotator with empty scratch memory.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            script: Script::new(),
+            other: Script::new(),
+            longest_message: LONGEST_MESSAGE,
+        }
     }
 
     /// Plans a message with this text (without the zero byte that ends it), and tells the trace of it: what the text sets is
@@ -93,6 +105,7 @@ impl Annotator {
             sql,
             around,
             statements: self.script.statements(),
+            longest_message: self.longest_message,
             trace,
             plan,
             skip,
@@ -178,6 +191,7 @@ struct Walk<'a> {
     sql: &'a [u8],
     around: &'a Surroundings,
     statements: &'a [Statement],
+    longest_message: usize,
     trace: &'a mut SessionTrace,
     plan: &'a mut QueryPlan,
     /// Why no statement of the message gets a comment.
@@ -346,7 +360,7 @@ impl<'a> Walk<'a> {
     /// A message that can't be sent for its comments goes without them.
     fn limit_length(&mut self) {
         let plain = self.sql.len() + WORD_AND_ZERO;
-        if plain + self.plan.inserted_len() - self.plan.removed_len() > LONGEST_MESSAGE {
+        if plain + self.plan.inserted_len() - self.plan.removed_len() > self.longest_message {
             self.plan.forget_inserts();
             self.skip = Some(SkipReason::TooLong);
         }

@@ -74,10 +74,19 @@ pub enum Missing {
 pub struct Answer {
     /// Before everything else.
     pub warnings: SmallVec<[ErrorResponse; 1]>,
-    /// The only row's only column: its name and its value.
-    pub row: Option<(Box<str>, Option<Box<[u8]>>)>,
+    /// What SHOW and the functions return.
+    pub row: Option<Row>,
     /// For CommandComplete.
     pub tag: &'static str,
+}
+
+/// The only row, of one column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The column's name.
+    pub column: Box<str>,
+    /// Its value; `None` for NULL.
+    pub value: Option<Box<[u8]>>,
 }
 
 impl<'a> TraceCommand<'a> {
@@ -150,12 +159,13 @@ impl<'a> TraceCommand<'a> {
     }
 
     fn recognise_function(words: &mut Words<'a>) -> Option<Self> {
-        if words.take_keyword("pg_catalog") && !words.take_kind(TokenKind::Dot) {
-            return None;
+        let mut function = words.next()?;
+        if function.is_keyword("pg_catalog") && words.take_kind(TokenKind::Dot) {
+            function = words.next()?;
         }
         let form = Form::Function;
-        let is_set = words.take_keyword("set_config");
-        if !is_set && !words.take_keyword("current_setting") {
+        let is_set = function.is_keyword("set_config");
+        if !is_set && !function.is_keyword("current_setting") {
             return None;
         }
         let open = words.take_kind(TokenKind::OpenParenthesis);
@@ -244,7 +254,10 @@ impl<'a> TraceCommand<'a> {
                         Some(field) => trace.value(field).map(str::as_bytes),
                         None => value.as_deref(),
                     };
-                    answer.row = Some(("set_config".into(), now.map(Box::from)));
+                    answer.row = Some(Row {
+                        column: "set_config".into(),
+                        value: now.map(Box::from),
+                    });
                     answer.tag = "SELECT 1";
                 }
             }
@@ -292,7 +305,7 @@ impl<'a> TraceCommand<'a> {
                     ),
                     (Form::Command, None) => ("".into(), "SHOW"),
                 };
-                answer.row = Some((column, value));
+                answer.row = Some(Row { column, value });
                 answer.tag = tag;
             }
             Self::ResetAll => {
@@ -338,7 +351,9 @@ impl Answer {
 
     /// Appends RowDescription, where there is a row: the answer to Describe.
     pub fn encode_row_description(&self, out: &mut Vec<u8>) {
-        let Some((column, _)) = &self.row else { return };
+        let Some(Row { column, .. }) = &self.row else {
+            return;
+        };
         encode_message(b'T', out, |out| {
             out.extend_from_slice(&1_i16.to_be_bytes());
             out.extend_from_slice(column.as_bytes());
@@ -355,7 +370,9 @@ impl Answer {
 
     /// Appends DataRow, where there is a row.
     pub fn encode_row(&self, out: &mut Vec<u8>) {
-        let Some((_, value)) = &self.row else { return };
+        let Some(Row { value, .. }) = &self.row else {
+            return;
+        };
         encode_message(b'D', out, |out| {
             out.extend_from_slice(&1_i16.to_be_bytes());
             match value {

@@ -172,17 +172,20 @@ fn functions_are_answered_with_a_row() {
         Block::Outside,
     );
     let done = done.unwrap();
-    assert_eq!(
-        done.row,
-        Some(("set_config".into(), Some(Box::from(*b"/a"))))
-    );
+    let row = |column: &str, value: Option<&[u8]>| {
+        Some(Row {
+            column: column.into(),
+            value: value.map(Box::from),
+        })
+    };
+    assert_eq!(done.row, row("set_config", Some(b"/a")));
     assert_eq!((done.tag, done.warnings.len()), ("SELECT 1", 0));
     let shown = execute(
         &mut trace,
         "SELECT current_setting('pgspan.action', true)",
         Block::Inside,
     );
-    assert_eq!(shown.unwrap().row, Some(("current_setting".into(), None)));
+    assert_eq!(shown.unwrap().row, row("current_setting", None));
     let text = answer(
         &mut trace,
         "SELECT current_setting('pgspan.x', true)",
