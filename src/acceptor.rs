@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{AdmissionError, Admitted, Arrival, Gate};
 use crate::cancel;
 use crate::protocol::cancel_key::CancelKey;
-use crate::telemetry::metrics::{Blame, CancelOutcome, LoginOutcome, ProcessMetrics, Rejection};
+use crate::telemetry::labels::{CancelOutcome, LoginOutcome, Rejection};
+use crate::telemetry::metrics::ProcessMetrics;
 use crate::worker::{GOODBYE_TIMEOUT, Mail, WorkerHandle, clock};
 
 /// Connections that may be logging in at a time; further ones wait in the kernel's queue.
@@ -34,7 +35,12 @@ pub struct Acceptor {
 
 impl Acceptor {
     /// Lets clients in by `gate`, to these workers.
-    pub fn new(gate: Gate, workers: Vec<WorkerHandle>, process: Arc<ProcessMetrics>, login_timeout: Duration) -> Self {
+    pub fn new(
+        gate: Gate,
+        workers: Vec<WorkerHandle>,
+        process: Arc<ProcessMetrics>,
+        login_timeout: Duration,
+    ) -> Self {
         Self {
             gate,
             workers,
@@ -82,7 +88,8 @@ impl Acceptor {
         self.process.clients_logging_in.increase();
         let peer = stream.peer_addr().ok();
         let _ = stream.set_nodelay(true);
-        let arrival = tokio::time::timeout(self.login_timeout, self.gate.admit(stream, accepted_at)).await;
+        let arrival =
+            tokio::time::timeout(self.login_timeout, self.gate.admit(stream, accepted_at)).await;
         self.process.clients_logging_in.decrease();
         match arrival {
             Ok(Ok(Arrival::Client(admitted))) => {
@@ -101,9 +108,16 @@ impl Acceptor {
             Ok(Ok(Arrival::Cancel(key, stream))) => self.cancel(key, stream).await,
             Ok(Err((error, stream))) => self.turn_away(&error, stream, accepted_at, peer).await,
             Err(_) => {
-                self.process.clients_rejected.of(Rejection::Timeout).increase();
-                self.process.logged_in(LoginOutcome::Timeout, self.login_timeout);
-                tracing::info!(peer = peer.map(tracing::field::display), "closing because: client_login_timeout");
+                self.process
+                    .clients_rejected
+                    .of(Rejection::Timeout)
+                    .increase();
+                self.process
+                    .logged_in(LoginOutcome::Timeout, self.login_timeout);
+                tracing::info!(
+                    peer = peer.map(tracing::field::display),
+                    "closing because: client_login_timeout"
+                );
             }
         }
     }
@@ -140,19 +154,28 @@ impl Acceptor {
         let elapsed = clock().saturating_duration_since(accepted_at);
         let (outcome, rejection) = match error {
             // A port that is probed, or a balancer's health check: nobody.
-            AdmissionError::Lost(error) if error.kind() == io::ErrorKind::UnexpectedEof => (LoginOutcome::Abandoned, None),
+            AdmissionError::Lost(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                (LoginOutcome::Abandoned, None)
+            }
             AdmissionError::Lost(_) => (LoginOutcome::Abandoned, None),
             AdmissionError::Greeting(_) => (LoginOutcome::Failed, Some(Rejection::Violation)),
             AdmissionError::Login(_) => (LoginOutcome::Refused, Some(Rejection::Authentication)),
-            AdmissionError::UnknownUser(_) => (LoginOutcome::Refused, Some(Rejection::Authentication)),
-            AdmissionError::UnknownDatabase(_) => (LoginOutcome::Refused, Some(Rejection::UnknownDatabase)),
+            AdmissionError::UnknownUser(_) => {
+                (LoginOutcome::Refused, Some(Rejection::Authentication))
+            }
+            AdmissionError::UnknownDatabase(_) => {
+                (LoginOutcome::Refused, Some(Rejection::UnknownDatabase))
+            }
             AdmissionError::Full => (LoginOutcome::Refused, Some(Rejection::ClientLimit)),
             AdmissionError::Replication => (LoginOutcome::Refused, Some(Rejection::Violation)),
         };
         self.process.logged_in(outcome, elapsed);
         if let Some(rejection) = rejection {
             self.process.clients_rejected.of(rejection).increase();
-            tracing::info!(peer = peer.map(tracing::field::display), blame = Blame::Client.as_str(), "closing because: {error}");
+            tracing::info!(
+                peer = peer.map(tracing::field::display),
+                "closing because: {error}"
+            );
         }
         let (Some(response), Some(mut stream)) = (error.response(), stream) else {
             return;

@@ -23,7 +23,9 @@ use crate::protocol::startup::{Parameter, ProtocolVersion, Replication, StartupM
 use crate::session::client_login::{
     ClientLogin, ClientLoginRequest, LoginError, MAX_LOGIN_MESSAGE_LENGTH, Progress,
 };
-use crate::session::greeting::{Encryption, Greeted, Greeting, GreetingError, GreetingStep, Negotiated};
+use crate::session::greeting::{
+    Encryption, Greeted, Greeting, GreetingError, GreetingStep, Negotiated,
+};
 use crate::telemetry::metrics::ProcessMetrics;
 
 /// A client that has logged in, on its way to its worker.
@@ -59,7 +61,10 @@ pub struct Place {
 impl Place {
     fn new(permit: OwnedSemaphorePermit, process: Arc<ProcessMetrics>) -> Self {
         process.clients.increase();
-        Self { _permit: permit, process }
+        Self {
+            _permit: permit,
+            process,
+        }
     }
 }
 
@@ -138,9 +143,19 @@ pub struct Gate {
 impl Gate {
     /// By the configuration's users.
     pub fn new(config: Arc<Config>, process: Arc<ProcessMetrics>) -> Self {
-        let verifiers = config.users.keys().map(|user| (user.clone(), OnceLock::new())).collect();
+        let verifiers = config
+            .users
+            .keys()
+            .map(|user| (user.clone(), OnceLock::new()))
+            .collect();
         let places = Arc::new(Semaphore::new(config.listen.max_client_connections.get()));
-        Self { config, verifiers, mock_secret: MockSecret::new(random()), places, process }
+        Self {
+            config,
+            verifiers,
+            mock_secret: MockSecret::new(random()),
+            places,
+            process,
+        }
     }
 
     /// Greets a client and lets it log in. The stream comes back where the client is to read why it was refused.
@@ -149,14 +164,27 @@ impl Gate {
         stream: TcpStream,
         accepted_at: Instant,
     ) -> Result<Arrival, (AdmissionError, Option<TcpStream>)> {
-        let mut entrance = Entrance { stream, input: Vec::with_capacity(512), out: Vec::new() };
+        let mut entrance = Entrance {
+            stream,
+            input: Vec::with_capacity(512),
+            out: Vec::new(),
+        };
         match self.admit_at(&mut entrance).await {
             Ok(Admission::Cancel(key)) => Ok(Arrival::Cancel(key, entrance.stream)),
-            Ok(Admission::Client { message, version, place }) => {
+            Ok(Admission::Client {
+                message,
+                version,
+                place,
+            }) => {
                 let lost = |error| (AdmissionError::Lost(error), None);
                 let peer = entrance.stream.peer_addr().ok();
                 let stream = Stream::Tcp(entrance.stream.into_std().map_err(lost)?);
-                let StartupMessage { user, database, parameters, .. } = message;
+                let StartupMessage {
+                    user,
+                    database,
+                    parameters,
+                    ..
+                } = message;
                 Ok(Arrival::Client(Box::new(Admitted {
                     stream,
                     peer,
@@ -178,7 +206,9 @@ impl Gate {
             Greeted::Cancel(key) => return Ok(Admission::Cancel(key)),
             Greeted::Client(message) => message,
         };
-        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| AdmissionError::Full)?;
+        let permit = Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(|_| AdmissionError::Full)?;
         let place = Place::new(permit, Arc::clone(&self.process));
         let Negotiated { version, reply } = Negotiated::with(&message);
         entrance.out.extend_from_slice(&reply);
@@ -198,24 +228,35 @@ impl Gate {
         if message.replication != Replication::None {
             return Err(AdmissionError::Replication);
         }
-        if !str::from_utf8(&message.database).is_ok_and(|name| self.config.database(name).is_some()) {
+        if !str::from_utf8(&message.database).is_ok_and(|name| self.config.database(name).is_some())
+        {
             return Err(AdmissionError::UnknownDatabase(message.database));
         }
         entrance.flush().await?;
-        Ok(Admission::Client { message, version, place })
+        Ok(Admission::Client {
+            message,
+            version,
+            place,
+        })
     }
 
     fn verifier(&self, user: &str) -> Option<&Verifier> {
         let password = self.config.user(user)?.password.as_ref()?;
         let known = self.verifiers.get(user)?;
-        Some(known.get_or_init(|| match (self.config.auth.method, Verifier::parse(password)) {
-            (AuthMethod::ScramSha256, Verifier::Plain(password)) => {
-                let iterations = DEFAULT_ITERATIONS.try_into().expect("not zero");
-                let salt = random::<SALT_LENGTH>();
-                Verifier::Scram(ScramVerifier::from_password(password.expose().as_bytes(), &salt, iterations))
-            }
-            (_, verifier) => verifier,
-        }))
+        Some(known.get_or_init(
+            || match (self.config.auth.method, Verifier::parse(password)) {
+                (AuthMethod::ScramSha256, Verifier::Plain(password)) => {
+                    let iterations = DEFAULT_ITERATIONS.try_into().expect("not zero");
+                    let salt = random::<SALT_LENGTH>();
+                    Verifier::Scram(ScramVerifier::from_password(
+                        password.expose().as_bytes(),
+                        &salt,
+                        iterations,
+                    ))
+                }
+                (_, verifier) => verifier,
+            },
+        ))
     }
 }
 
@@ -293,7 +334,9 @@ fn frame_len(input: &[u8]) -> Result<Option<usize>, LoginError> {
         return Ok(None);
     };
     match FrameHeader::parse(header) {
-        Some(header) if header.body_len <= MAX_LOGIN_MESSAGE_LENGTH => Ok(Some(FrameHeader::LEN + header.body_len)),
+        Some(header) if header.body_len <= MAX_LOGIN_MESSAGE_LENGTH => {
+            Ok(Some(FrameHeader::LEN + header.body_len))
+        }
         _ => Err(LoginError::TooLong),
     }
 }

@@ -24,7 +24,7 @@ use crate::telemetry::log::{self, LINE_QUEUE, Lines};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::registry::{MetricLabels, Registry};
 use crate::telemetry::slow_query::{SlowQueryPolicy, Telling};
-use crate::telemetry::{Telemetry, metrics};
+use crate::telemetry::{Telemetry, labels};
 use crate::worker::{Mail, WorkerHandle, clock};
 
 /// The version of PgBouncer whose console and metrics are spoken.
@@ -73,7 +73,11 @@ impl App {
     ///
     /// # Errors
     /// What of it can't be started; nothing is left running then.
-    pub async fn start(config: Config, registry: Arc<Registry>, lines: Lines) -> Result<Self, StartError> {
+    pub async fn start(
+        config: Config,
+        registry: Arc<Registry>,
+        lines: Lines,
+    ) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let process = Arc::clone(&registry.process);
         let listener = listen(config.listen.address, config.listen.backlog, "listen")?;
@@ -88,9 +92,13 @@ impl App {
         let otlp = otlp_settings(&config.otlp);
         let telemetry = Telemetry::start(otlp.as_ref(), lines, Arc::clone(&process))?;
         let count = |number: usize| number as u64;
-        process.configured_databases.set(count(config.databases.len()));
+        process
+            .configured_databases
+            .set(count(config.databases.len()));
         process.configured_users.set(count(config.users.len()));
-        process.max_client_connections.set(count(config.listen.max_client_connections.get()));
+        process
+            .max_client_connections
+            .set(count(config.listen.max_client_connections.get()));
 
         let workers = (0..worker_count(config.workers.count))
             .map(|number| {
@@ -101,14 +109,22 @@ impl App {
             .map_err(StartError::Thread)?;
         let gate = Gate::new(Arc::clone(&config), Arc::clone(&process));
         let login_timeout = config.listen.login_timeout;
-        let acceptor = Arc::new(Acceptor::new(gate, workers, Arc::clone(&process), login_timeout));
+        let acceptor = Arc::new(Acceptor::new(
+            gate,
+            workers,
+            Arc::clone(&process),
+            login_timeout,
+        ));
 
         let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
         let readiness = Arc::new(Readiness::default());
         tasks.spawn(Arc::clone(&acceptor).run(listener, stop_accepting.clone()));
         if let Some(http) = http {
-            let told = Told { registry, readiness: Arc::clone(&readiness) };
+            let told = Told {
+                registry,
+                readiness: Arc::clone(&readiness),
+            };
             tasks.spawn(http::serve(http, told, stop_http.clone().cancelled_owned()));
         }
         readiness.set_accepting();
@@ -169,7 +185,10 @@ const HTTP_BACKLOG: u32 = 128;
 /// What `pgspan run` does: serves until it is told to end. SIGTERM and SIGINT drain; a second one, and SIGQUIT, end at once.
 pub fn run(config: Config) -> ExitCode {
     let registry = Arc::new(Registry::new(
-        MetricLabels { annotation_reasons: ANNOTATION_OUTCOMES, pgbouncer_version: PGBOUNCER_VERSION.into() },
+        MetricLabels {
+            annotation_reasons: ANNOTATION_OUTCOMES,
+            pgbouncer_version: PGBOUNCER_VERSION.into(),
+        },
         clock(),
     ));
     let process = Arc::clone(&registry.process);
@@ -177,7 +196,11 @@ pub fn run(config: Config) -> ExitCode {
         Ok(lines) => lines,
         Err(error) => return failed(&StartError::Thread(error)),
     };
-    let subscriber = log::subscriber(log_format(config.log.format), log_level(config.log.level), lines.clone());
+    let subscriber = log::subscriber(
+        log_format(config.log.format),
+        log_level(config.log.level),
+        lines.clone(),
+    );
     tracing::subscriber::set_global_default(subscriber).expect("nobody else has set one");
     // One thread for all that is not a query: accepting, logins, HTTP, export.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -219,7 +242,9 @@ async fn serve(config: Config, registry: Arc<Registry>, lines: Lines) -> ExitCod
         Err(error) => return failed(&StartError::Thread(error)),
     };
     if signals.next().await == Asked::Drain {
-        tracing::info!("draining: resting clients are sent away, the others after their transaction");
+        tracing::info!(
+            "draining: resting clients are sent away, the others after their transaction"
+        );
         let limit = async {
             match drain_timeout {
                 Some(timeout) => tokio::time::sleep(timeout).await,
@@ -277,14 +302,26 @@ fn failed(error: &StartError) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn listen(address: SocketAddr, backlog: u32, table: &'static str) -> Result<TcpListener, StartError> {
+fn listen(
+    address: SocketAddr,
+    backlog: u32,
+    table: &'static str,
+) -> Result<TcpListener, StartError> {
     let listen = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(backlog)
     };
-    listen().map_err(|error| StartError::Listen { table, address, error })
+    listen().map_err(|error| StartError::Listen {
+        table,
+        address,
+        error,
+    })
 }
 
 fn worker_count(count: WorkerCount) -> u8 {
@@ -313,13 +350,19 @@ fn slow_query_policy(config: &Config) -> SlowQueryPolicy {
         wait_threshold: config.slow_query.wait_threshold,
         ratio: 0.0,
         log: config.slow_query.log,
-        telling: Telling { masked: config.slow_query.masked, line_limit: config.slow_query.text_limit },
+        telling: Telling {
+            masked: config.slow_query.masked,
+            line_limit: config.slow_query.text_limit,
+        },
     }
 }
 
 fn otlp_settings(otlp: &Otlp) -> Option<OtlpSettings> {
     let endpoint = OtlpEndpoint::Traces(otlp.endpoint.clone()?);
-    let headers = otlp.headers.iter().map(|(name, value)| (name.clone(), value.expose().into()));
+    let headers = otlp
+        .headers
+        .iter()
+        .map(|(name, value)| (name.clone(), value.expose().into()));
     Some(OtlpSettings {
         gzip: otlp.compression == Compression::Gzip,
         headers: headers.collect(),
@@ -340,12 +383,12 @@ fn log_format(format: LogFormat) -> log::LogFormat {
     }
 }
 
-fn log_level(level: LogLevel) -> metrics::LogLevel {
+fn log_level(level: LogLevel) -> labels::LogLevel {
     match level {
-        LogLevel::Error => metrics::LogLevel::Error,
-        LogLevel::Warn => metrics::LogLevel::Warn,
-        LogLevel::Info => metrics::LogLevel::Info,
-        LogLevel::Debug => metrics::LogLevel::Debug,
-        LogLevel::Trace => metrics::LogLevel::Trace,
+        LogLevel::Error => labels::LogLevel::Error,
+        LogLevel::Warn => labels::LogLevel::Warn,
+        LogLevel::Info => labels::LogLevel::Info,
+        LogLevel::Debug => labels::LogLevel::Debug,
+        LogLevel::Trace => labels::LogLevel::Trace,
     }
 }

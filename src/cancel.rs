@@ -7,7 +7,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::protocol::encode;
 use crate::server::{PeerAddress, ServerCard};
-use crate::telemetry::metrics::CancelOutcome;
+use crate::telemetry::labels::CancelOutcome;
 
 /// How long a server may take for a CancelRequest (PgBouncer's cancel_wait_timeout).
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -53,9 +53,6 @@ pub struct DevOptions {
     /// Start, show that a query gets through, and end
     #[arg(long)]
     pub once: bool,
-    /// Leave the folder of the PostgreSQL behind
-    #[arg(long)]
-    pub keep: bool,
 }
 
 /// Where a configuration is when none is named.

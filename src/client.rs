@@ -16,7 +16,7 @@ use crate::server_pool::{Refusal, ServerPool};
 use crate::session::client_session::ClientSession;
 use crate::session::startup_settings::{StartupSettings, clean_application_name};
 use crate::session::trace::{SessionTrace, Startup};
-use crate::telemetry::metrics::LoginOutcome;
+use crate::telemetry::labels::LoginOutcome;
 use crate::worker::{GOODBYE_TIMEOUT, PoolKey, SessionCard, Worker};
 
 /// Serves a client that has logged in, until it leaves.
@@ -26,7 +26,12 @@ pub async fn serve_client(worker: Rc<Worker>, admitted: Box<Admitted>) {
     let Some(guest) = Box::pin(welcome(&worker, admitted)).await else {
         return;
     };
-    let Guest { mut link, card, pool, place } = guest;
+    let Guest {
+        mut link,
+        card,
+        pool,
+        place,
+    } = guest;
     pool.metrics.clients.increase();
     poll_fn(|cx| {
         card.waker.replace(Some(cx.waker().clone()));
@@ -37,7 +42,14 @@ pub async fn serve_client(worker: Rc<Worker>, admitted: Box<Admitted>) {
     if let Some(blame) = parting.blame() {
         pool.metrics.errors.of(blame).increase();
     }
-    log_parting(&pool, &parting, worker.now().saturating_duration_since(accepted_at).as_secs());
+    log_parting(
+        &pool,
+        &parting,
+        worker
+            .now()
+            .saturating_duration_since(accepted_at)
+            .as_secs(),
+    );
     Box::pin(link.part(&parting)).await;
     worker.forget(&card);
     pool.metrics.clients.decrease();
@@ -53,13 +65,30 @@ struct Guest {
 
 /// Tells the client what it has to know. `None` where it was sent away instead.
 async fn welcome(worker: &Rc<Worker>, admitted: Box<Admitted>) -> Option<Guest> {
-    let Admitted { stream, user, database, parameters, version, ahead, accepted_at, place, .. } = *admitted;
+    let Admitted {
+        stream,
+        user,
+        database,
+        parameters,
+        version,
+        ahead,
+        accepted_at,
+        place,
+        ..
+    } = *admitted;
     let socket = stream.prepare().and_then(|()| Socket::new(stream)).ok()?;
     let mut lane = Lane::new(socket);
     let key = PoolKey { database, user };
     let process = worker.process();
     let mut out = Outbound::new();
-    let outcome = prepare(worker, &key, &parameters, version.has_long_cancel_keys(), &mut out).await;
+    let outcome = prepare(
+        worker,
+        &key,
+        &parameters,
+        version.has_long_cancel_keys(),
+        &mut out,
+    )
+    .await;
     let elapsed = worker.now().saturating_duration_since(accepted_at);
     match outcome {
         Ok((pool, session, card)) => {
@@ -69,8 +98,20 @@ async fn welcome(worker: &Rc<Worker>, admitted: Box<Admitted>) -> Option<Guest> 
                 return None;
             }
             process.logged_in(LoginOutcome::Completed, elapsed);
-            let link = Link::new(Rc::clone(worker), Rc::clone(&pool), Rc::clone(&card), lane, session, ahead);
-            Some(Guest { link: Box::new(link), card, pool, place })
+            let link = Link::new(
+                Rc::clone(worker),
+                Rc::clone(&pool),
+                Rc::clone(&card),
+                lane,
+                session,
+                ahead,
+            );
+            Some(Guest {
+                link: Box::new(link),
+                card,
+                pool,
+                place,
+            })
         }
         Err(refused) => {
             process.logged_in(LoginOutcome::Failed, elapsed);
@@ -85,7 +126,8 @@ async fn welcome(worker: &Rc<Worker>, admitted: Box<Admitted>) -> Option<Guest> 
             out.write(|out| refused.encode(out));
             if lane.send(&mut out, &[]).is_ok() {
                 // It may be that nobody reads it.
-                let _ = tokio::time::timeout(GOODBYE_TIMEOUT, poll_fn(|cx| lane.poll_drain(cx))).await;
+                let _ =
+                    tokio::time::timeout(GOODBYE_TIMEOUT, poll_fn(|cx| lane.poll_drain(cx))).await;
             }
             None
         }
@@ -110,12 +152,19 @@ async fn prepare(
     };
     let pool = worker.pool(key).ok_or_else(unknown)?;
     let parameters = parameters.iter().map(|(name, value)| (&**name, &**value));
-    let Startup { trace, parameters, warnings } = SessionTrace::at_startup(pool.trace_policy.clone(), parameters);
-    let StartupSettings { settings, application_name } =
-        StartupSettings::read(parameters.iter().map(|(name, value)| (*name, &**value)))?;
+    let Startup {
+        trace,
+        parameters,
+        warnings,
+    } = SessionTrace::at_startup(pool.trace_policy.clone(), parameters);
+    let StartupSettings {
+        settings,
+        application_name,
+    } = StartupSettings::read(parameters.iter().map(|(name, value)| (*name, &**value)))?;
     let welcome = pool.welcome(&settings).await?;
     let mut wanted = Rc::clone(&welcome.parameters);
-    let application_name = application_name.map(|name| clean_application_name(&name, welcome.server_version));
+    let application_name =
+        application_name.map(|name| clean_application_name(&name, welcome.server_version));
     if let Some(name) = &application_name {
         let mut set = (*wanted).clone();
         set.insert(b"application_name", name);

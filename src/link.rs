@@ -22,7 +22,7 @@ use crate::session::replies::Replies;
 use crate::session::requests::{Pause, Requests, Workbench};
 use crate::session::tally::Tally;
 use crate::session::violation::Violation;
-use crate::telemetry::metrics::{Blame, ServerClose};
+use crate::telemetry::labels::{Blame, ServerClose};
 use crate::worker::{SessionCard, Worker};
 
 /// What every client of a worker reads into and writes from, one at a time.
@@ -197,7 +197,9 @@ impl Link {
 
     /// Passes on what the server has to say. Whether it said anything.
     fn receive_replies(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, Parting> {
-        let Some(server) = &mut self.server else { return Ok(false) };
+        let Some(server) = &mut self.server else {
+            return Ok(false);
+        };
         // A client that does not read its replies holds up its own server, and nobody else's.
         if !self.client.is_drained() {
             return Ok(false);
@@ -210,7 +212,9 @@ impl Link {
         };
         let input = scratch.read.get(..len).unwrap_or_default();
         let mut judge = Replies::new(&mut self.session, &mut server.session, now);
-        let advanced = server.replies.advance(input, &mut judge, &mut scratch.to_client);
+        let advanced = server
+            .replies
+            .advance(input, &mut judge, &mut scratch.to_client);
         let is_fatal = judge.fatal().is_some();
         let sent = scratch.to_client.len();
         let written = self.client.send(&mut scratch.to_client, input);
@@ -226,7 +230,9 @@ impl Link {
 
     /// Takes the server that the client was waiting for.
     fn receive_server(&mut self, cx: &mut Context<'_>) -> Result<bool, Parting> {
-        let Some(ticket) = &self.ticket else { return Ok(false) };
+        let Some(ticket) = &self.ticket else {
+            return Ok(false);
+        };
         match ticket.poll(cx) {
             Poll::Ready(Ok(server)) => {
                 self.ticket = None;
@@ -247,12 +253,18 @@ impl Link {
             return self.receive_ahead(cx);
         }
         // Nothing is read that could not be passed on.
-        let server_takes_more = self.server.as_ref().is_none_or(|server| server.lane.is_drained());
+        let server_takes_more = self
+            .server
+            .as_ref()
+            .is_none_or(|server| server.lane.is_drained());
         if !server_takes_more || !self.client.is_drained() {
             return Ok(false);
         }
         if self.pause == Some(Pause::Throttled)
-            && self.server.as_ref().is_some_and(|server| server.session.exchange.is_full())
+            && self
+                .server
+                .as_ref()
+                .is_some_and(|server| server.session.exchange.is_full())
         {
             return Ok(false);
         }
@@ -270,7 +282,8 @@ impl Link {
             Poll::Ready(Err(error)) => Err(Parting::ClientLost(error)),
             Poll::Ready(Ok(len)) => {
                 self.pool.metrics.client_received_bytes.add(len as u64);
-                self.judge(read.get(..len).unwrap_or_default(), scratch, now).map(|()| true)
+                self.judge(read.get(..len).unwrap_or_default(), scratch, now)
+                    .map(|()| true)
             }
         };
         scratch.read = read;
@@ -283,23 +296,37 @@ impl Link {
             return Ok(false);
         }
         let scratch = &mut *self.worker.scratch();
-        let room = scratch.read.get_mut(..HELD_LIMIT - self.held.len()).unwrap_or_default();
+        let room = scratch
+            .read
+            .get_mut(..HELD_LIMIT - self.held.len())
+            .unwrap_or_default();
         match self.client.socket.poll_read(cx, room) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0)) => Err(Parting::Left),
             Poll::Ready(Err(error)) => Err(Parting::ClientLost(error)),
             Poll::Ready(Ok(len)) => {
                 self.pool.metrics.client_received_bytes.add(len as u64);
-                self.held.extend_from_slice(room.get(..len).unwrap_or_default());
+                self.held
+                    .extend_from_slice(room.get(..len).unwrap_or_default());
                 Ok(true)
             }
         }
     }
 
     /// Judges messages, and sends on what may pass. What can't be judged yet is held.
-    fn judge(&mut self, mut input: &[u8], scratch: &mut Scratch, now: Instant) -> Result<(), Parting> {
+    fn judge(
+        &mut self,
+        mut input: &[u8],
+        scratch: &mut Scratch,
+        now: Instant,
+    ) -> Result<(), Parting> {
         loop {
-            let Scratch { to_server, to_client, bench, .. } = scratch;
+            let Scratch {
+                to_server,
+                to_client,
+                bench,
+                ..
+            } = scratch;
             if std::mem::take(&mut self.is_newly_linked)
                 && let Some(server) = &mut self.server
             {
@@ -319,9 +346,10 @@ impl Link {
             let outcome = match resumed.then(|| self.requests.resume(&mut judge, to_server)) {
                 Some(Err(violation)) => Err(violation),
                 Some(Ok(true)) => Ok(0),
-                Some(Ok(false)) | None => {
-                    self.requests.advance(input, &mut judge, to_server).map(|advanced| advanced.consumed)
-                }
+                Some(Ok(false)) | None => self
+                    .requests
+                    .advance(input, &mut judge, to_server)
+                    .map(|advanced| advanced.consumed),
             };
             self.pause = judge.paused();
             drop(definitions);
@@ -342,7 +370,10 @@ impl Link {
                         input = rest;
                     }
                     Asked::Wait(ticket, cause) => {
-                        self.session.waited = Some(Received { at: now, queue_cause: Some(cause) });
+                        self.session.waited = Some(Received {
+                            at: now,
+                            queue_cause: Some(cause),
+                        });
                         self.held = rest.to_vec();
                         self.ticket = Some(ticket);
                         return Ok(());
@@ -353,11 +384,19 @@ impl Link {
         }
     }
 
-    fn send(&mut self, to_server: &mut Outbound, to_client: &mut Outbound, input: &[u8]) -> Result<(), Parting> {
+    fn send(
+        &mut self,
+        to_server: &mut Outbound,
+        to_client: &mut Outbound,
+        input: &[u8],
+    ) -> Result<(), Parting> {
         if !to_server.is_empty()
             && let Some(server) = &mut self.server
         {
-            self.pool.metrics.server_sent_bytes.add(to_server.len() as u64);
+            self.pool
+                .metrics
+                .server_sent_bytes
+                .add(to_server.len() as u64);
             // A server that can't be written to will be found closed when its replies are read.
             if server.lane.send(to_server, input).is_err() {
                 to_server.clear();
@@ -365,8 +404,13 @@ impl Link {
             }
         }
         if !to_client.is_empty() {
-            self.pool.metrics.client_sent_bytes.add(to_client.len() as u64);
-            self.client.send(to_client, &[]).map_err(Parting::ClientLost)?;
+            self.pool
+                .metrics
+                .client_sent_bytes
+                .add(to_client.len() as u64);
+            self.client
+                .send(to_client, &[])
+                .map_err(Parting::ClientLost)?;
         }
         Ok(())
     }
@@ -389,7 +433,11 @@ impl Link {
             server
                 .session
                 .exchange
-                .observe_answered(now, pid, |record| worker.telemetry().observe(&pool.metrics, &pool.identity, record));
+                .observe_answered(now, pid, |record| {
+                    worker
+                        .telemetry()
+                        .observe(&pool.metrics, &pool.identity, record)
+                });
         }
     }
 
@@ -401,7 +449,9 @@ impl Link {
             && !self.requests.is_mid_message()
             && self.client.is_drained()
             && self.server.as_ref().is_some_and(|server| {
-                server.session.exchange.is_releasable() && server.replies.is_at_boundary() && server.lane.is_drained()
+                server.session.exchange.is_releasable()
+                    && server.replies.is_at_boundary()
+                    && server.lane.is_drained()
             });
         if is_done && let Some(server) = self.server.take() {
             self.card.server.borrow_mut().take();
@@ -413,27 +463,35 @@ impl Link {
     /// Nothing more can be done now. A client that rests may be sent away.
     fn rest(&mut self, now: Instant) -> Result<(), Parting> {
         let rests = self.ticket.is_none()
-            && self.server.as_ref().is_none_or(|server| server.session.exchange.is_releasable());
+            && self
+                .server
+                .as_ref()
+                .is_none_or(|server| server.session.exchange.is_releasable());
         self.card.idle_since.set(rests.then_some(now));
         if rests && self.worker.is_draining() {
             return Err(Parting::Dismissed(Refusal::Draining.response()));
         }
-        match self.card.dismissal.take() {
-            Some(why) if rests => Err(Parting::Dismissed(why)),
-            why => {
-                self.card.dismissal.set(why);
-                Ok(())
-            }
+        if rests && let Some(why) = self.card.dismissal.take() {
+            return Err(Parting::Dismissed(why));
         }
+        Ok(())
     }
 
     fn count(&self, tally: &mut Tally) {
         let metrics = &self.pool.metrics;
-        tally.take_annotations().for_each(|outcome| metrics.annotated(outcome));
-        metrics.client_parses.add(std::mem::take(&mut tally.client_parses));
-        metrics.server_parses.add(std::mem::take(&mut tally.server_parses));
+        tally
+            .take_annotations()
+            .for_each(|outcome| metrics.annotated(outcome));
+        metrics
+            .client_parses
+            .add(std::mem::take(&mut tally.client_parses));
+        metrics
+            .server_parses
+            .add(std::mem::take(&mut tally.server_parses));
         metrics.binds.add(std::mem::take(&mut tally.binds));
-        metrics.statement_evictions.add(std::mem::take(&mut tally.evictions));
+        metrics
+            .statement_evictions
+            .add(std::mem::take(&mut tally.evictions));
     }
 
     /// The session is over: the client is told why, its server goes back if it is clean, and is closed if it is not.
@@ -446,7 +504,9 @@ impl Link {
             self.card.server.borrow_mut().take();
             self.leave_server(server, parting, now);
         }
-        let Some(response) = parting.response() else { return };
+        let Some(response) = parting.response() else {
+            return;
+        };
         let mut out = Outbound::new();
         out.write(|out| response.encode(out));
         if self.client.send(&mut out, &[]).is_ok() {
@@ -462,11 +522,15 @@ impl Link {
             && server.lane.is_drained()
             && !self.requests.is_mid_message();
         match parting {
-            Parting::ServerLost | Parting::ServerEnded => self.discard_lost(server, now, ServerClose::Lost),
+            Parting::ServerLost | Parting::ServerEnded => {
+                self.discard_lost(server, now, ServerClose::Lost)
+            }
             Parting::Violation(violation) if !violation.is_clients() => {
                 self.discard_lost(server, now, ServerClose::Violation);
             }
-            _ if is_clean && self.session.mode == PoolMode::Session => self.pool.release_after_session(server),
+            _ if is_clean && self.session.mode == PoolMode::Session => {
+                self.pool.release_after_session(server)
+            }
             _ if is_clean => self.pool.release(server),
             _ => {
                 server.session.exchange.on_lost(now);
@@ -478,9 +542,14 @@ impl Link {
     fn discard_lost(&self, mut server: Box<ServerConnection>, now: Instant, why: ServerClose) {
         let pid = server.process_id();
         server.session.exchange.on_lost(now);
-        server.session.exchange.observe_answered(now, pid, |record| {
-            self.worker.telemetry().observe(&self.pool.metrics, &self.pool.identity, record);
-        });
+        server
+            .session
+            .exchange
+            .observe_answered(now, pid, |record| {
+                self.worker
+                    .telemetry()
+                    .observe(&self.pool.metrics, &self.pool.identity, record);
+            });
         self.pool.discard(server, why);
     }
 }

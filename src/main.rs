@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use pgspan::cli::{self, Command, CommandLine, ConfigArgument};
+use pgspan::cli::{self, Command, CommandLine, ConfigArgument, DevOptions};
 use pgspan::config::Config;
+use pgspan::{app, dev};
 
 /// sysexits.h has 64 to 78 for this; clap and most tools say 2.
 const WRONG: u8 = 2;
@@ -14,11 +15,7 @@ const WRONG: u8 = 2;
 fn main() -> ExitCode {
     match CommandLine::parse().command() {
         Command::Run(argument) => match load(argument) {
-            Some((_path, _config)) => {
-                // pgspan::app::run(config)
-                eprintln!("pgspan: this build cannot serve clients yet");
-                ExitCode::FAILURE
-            }
+            Some((_, config)) => app::run(config),
             None => ExitCode::from(WRONG),
         },
         Command::Check(argument) => match load(argument) {
@@ -28,11 +25,17 @@ fn main() -> ExitCode {
             }
             None => ExitCode::from(WRONG),
         },
-        Command::Dev(_options) => {
-            // pgspan::dev::run(options)
-            eprintln!("pgspan: this build has no `dev` yet");
-            ExitCode::FAILURE
-        }
+        Command::Dev(DevOptions {
+            port,
+            http_port,
+            demo,
+            once,
+        }) => dev::run(dev::Options {
+            port,
+            http_port,
+            demo,
+            once,
+        }),
     }
 }
 

@@ -24,7 +24,8 @@ use crate::protocol::frame::{Frame, FrameHeader};
 use crate::protocol::startup::{Parameter, ProtocolVersion, Replication};
 use crate::session::parameters::ParameterSet;
 use crate::session::server_login::{
-    MAX_SERVER_LOGIN_MESSAGE_LENGTH, ServerIdentity, ServerLogin, ServerLoginError, ServerLoginRequest, ServerProgress,
+    MAX_SERVER_LOGIN_MESSAGE_LENGTH, ServerIdentity, ServerLogin, ServerLoginError,
+    ServerLoginRequest, ServerProgress,
 };
 use crate::session::server_session::ServerSession;
 
@@ -110,15 +111,24 @@ impl ConnectError {
     /// What the clients read that waited for the connection. A server's own refusal keeps its SQLSTATE.
     pub fn response(&self) -> ErrorResponse {
         let code = match self {
-            Self::Login(ServerLoginError::Refused(refusal)) => refusal.code.unwrap_or(SqlState::CONNECTION_FAILURE),
-            Self::Unreachable(_) | Self::TimedOut | Self::Broken(_) | Self::Login(_) => SqlState::CONNECTION_FAILURE,
+            Self::Login(ServerLoginError::Refused(refusal)) => {
+                refusal.code.unwrap_or(SqlState::CONNECTION_FAILURE)
+            }
+            Self::Unreachable(_) | Self::TimedOut | Self::Broken(_) | Self::Login(_) => {
+                SqlState::CONNECTION_FAILURE
+            }
         };
         let message = match self {
             // The address stays in the log: clients need not know what is behind the proxy.
-            Self::Unreachable(error) => format!("server login has been failing, connect failed: {}", error.kind()),
+            Self::Unreachable(error) => format!(
+                "server login has been failing, connect failed: {}",
+                error.kind()
+            ),
             Self::TimedOut => "server login has been failing, connect timeout".to_owned(),
             Self::Broken(_) => "server login has been failing, connection lost".to_owned(),
-            Self::Login(ServerLoginError::Refused(refusal)) => String::from_utf8_lossy(&refusal.message).into_owned(),
+            Self::Login(ServerLoginError::Refused(refusal)) => {
+                String::from_utf8_lossy(&refusal.message).into_owned()
+            }
             Self::Login(error) => format!("server login failed: {error}"),
         };
         ErrorResponse::fatal(code, message)
@@ -144,7 +154,9 @@ impl Connecting {
                 }
                 Err(last)
             }
-            ServerAddress::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?, path.clone())),
+            ServerAddress::Unix(path) => {
+                Ok(Self::Unix(UnixStream::connect(path).await?, path.clone()))
+            }
         }
     }
 
@@ -161,12 +173,18 @@ impl Connecting {
             Self::Tcp(stream, _) => stream.read_buf(buffer).await?,
             Self::Unix(stream, _) => stream.read_buf(buffer).await?,
         };
-        if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+        if read == 0 {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        } else {
+            Ok(())
+        }
     }
 
     fn finish(self) -> io::Result<(Socket, PeerAddress)> {
         let (stream, address) = match self {
-            Self::Tcp(stream, address) => (Stream::Tcp(stream.into_std()?), PeerAddress::Tcp(address)),
+            Self::Tcp(stream, address) => {
+                (Stream::Tcp(stream.into_std()?), PeerAddress::Tcp(address))
+            }
             Self::Unix(stream, path) => (Stream::Unix(stream.into_std()?), PeerAddress::Unix(path)),
         };
         stream.prepare()?;
@@ -184,7 +202,9 @@ impl ServerConnection {
         nonce: Nonce,
         clock: impl Fn() -> Instant,
     ) -> Result<(Self, Option<CachedKeys>), ConnectError> {
-        let mut stream = Connecting::connect(&target.address).await.map_err(ConnectError::Unreachable)?;
+        let mut stream = Connecting::connect(&target.address)
+            .await
+            .map_err(ConnectError::Unreachable)?;
         let mut out = Vec::new();
         let login = ServerLogin::begin(
             ServerLoginRequest {
@@ -201,8 +221,14 @@ impl ServerConnection {
         );
         let identity = log_in(login, &mut stream, out).await?;
         let (socket, address) = stream.finish().map_err(ConnectError::Broken)?;
-        let ServerIdentity { parameters, cancel_key, scram_keys, .. } = identity;
-        let following = ParameterSet::following(parameters.iter().map(|(name, value)| (&**name, &**value)));
+        let ServerIdentity {
+            parameters,
+            cancel_key,
+            scram_keys,
+            ..
+        } = identity;
+        let following =
+            ParameterSet::following(parameters.iter().map(|(name, value)| (&**name, &**value)));
         let connection = Self {
             lane: Lane::new(socket),
             replies: Forwarder::new(),
@@ -221,12 +247,18 @@ impl ServerConnection {
 
     /// The server's process id, 0 where it gave none.
     pub fn process_id(&self) -> i32 {
-        self.card.cancel_key.as_ref().map_or(0, CancelKey::process_id)
+        self.card
+            .cancel_key
+            .as_ref()
+            .map_or(0, CancelKey::process_id)
     }
 
     /// The version as a number, 150004 say; 0 where the server reports none that can be read.
     pub fn version_number(&self) -> u32 {
-        let reported = self.reported.iter().find(|(name, _)| **name == *b"server_version");
+        let reported = self
+            .reported
+            .iter()
+            .find(|(name, _)| **name == *b"server_version");
         reported.map_or(0, |(_, version)| version_number(version))
     }
 
@@ -239,7 +271,11 @@ impl ServerConnection {
     }
 }
 
-async fn log_in(mut login: ServerLogin, stream: &mut Connecting, mut out: Vec<u8>) -> Result<ServerIdentity, ConnectError> {
+async fn log_in(
+    mut login: ServerLogin,
+    stream: &mut Connecting,
+    mut out: Vec<u8>,
+) -> Result<ServerIdentity, ConnectError> {
     let mut input = Vec::with_capacity(4096);
     loop {
         stream.write_all(&out).await.map_err(ConnectError::Broken)?;
@@ -253,7 +289,10 @@ async fn log_in(mut login: ServerLogin, stream: &mut Connecting, mut out: Vec<u8
                     }
                     ServerProgress::Done(identity) => return Ok(identity),
                 },
-                None => stream.read(&mut input).await.map_err(ConnectError::Broken)?,
+                None => stream
+                    .read(&mut input)
+                    .await
+                    .map_err(ConnectError::Broken)?,
             }
         }
     }
@@ -270,14 +309,26 @@ fn take_frame(input: &[u8]) -> Result<Option<(Frame<'_>, usize)>, ServerLoginErr
     }
     let len = FrameHeader::LEN + header.body_len;
     let body = input.get(FrameHeader::LEN..len);
-    Ok(body.map(|body| (Frame { tag: header.tag, body }, len)))
+    Ok(body.map(|body| {
+        (
+            Frame {
+                tag: header.tag,
+                body,
+            },
+            len,
+        )
+    }))
 }
 
 /// `15.4 (Debian 15.4-2)` → 150004, `17beta1` → 170000, `9.6.3` → 90603.
 fn version_number(version: &[u8]) -> u32 {
     let mut numbers = version.split(|byte| *byte == b'.').map(|part| {
         let digits = part.iter().take_while(|byte| byte.is_ascii_digit());
-        digits.fold(0_u32, |number, digit| number.saturating_mul(10).saturating_add(u32::from(digit - b'0')))
+        digits.fold(0_u32, |number, digit| {
+            number
+                .saturating_mul(10)
+                .saturating_add(u32::from(digit - b'0'))
+        })
     });
     let mut next = || numbers.next().unwrap_or(0).min(9999);
     match next() {

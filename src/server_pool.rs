@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::fmt;
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -23,7 +24,8 @@ use crate::session::statements::Definitions;
 use crate::session::trace::TracePolicy;
 use crate::session::unlinked::{OwnQueryError, Unlinked};
 use crate::session::violation::Violation;
-use crate::telemetry::metrics::{ConnectFailure, PoolMetrics, ServerClose, ServerState};
+use crate::telemetry::labels::{ConnectFailure, ServerClose, ServerState};
+use crate::telemetry::metrics::PoolMetrics;
 use crate::telemetry::slow_query::PoolIdentity;
 
 /// The pool of one database and user on one worker.
@@ -68,7 +70,7 @@ pub struct Welcome {
 }
 
 /// A place in the queue.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Ticket {
     grant: Cell<Option<Result<Box<ServerConnection>, Refusal>>>,
     waker: Cell<Option<Waker>>,
@@ -92,7 +94,9 @@ impl Refusal {
     pub fn response(&self) -> ErrorResponse {
         match self {
             Self::TimedOut => ErrorResponse::fatal(SqlState::QUERY_CANCELED, "query_wait_timeout")
-                .with_hint("Every server connection of the pool was in use for all of checkout_timeout."),
+                .with_hint(
+                    "Every server connection of the pool was in use for all of checkout_timeout.",
+                ),
             Self::QueueFull => ErrorResponse::fatal(
                 SqlState::TOO_MANY_CONNECTIONS,
                 "no more clients may wait for a server (max_waiting_clients)",
@@ -103,6 +107,12 @@ impl Refusal {
                 "terminating connection due to administrator command",
             ),
         }
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").finish_non_exhaustive()
     }
 }
 
@@ -145,7 +155,10 @@ const WELCOMES: usize = 64;
 
 impl ServerPool {
     /// An empty pool, and the task that watches its idle servers. Must be called on the worker's thread.
-    #[expect(clippy::too_many_arguments, reason = "the parts of a pool, each of another origin")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of a pool, each of another origin"
+    )]
     pub fn start(
         identity: Arc<PoolIdentity>,
         settings: PoolSettings,
@@ -187,7 +200,10 @@ impl ServerPool {
     pub fn checkout(self: &Rc<Self>, now: Instant) -> Asked {
         let ticket = || Rc::new(Ticket::default());
         let mut place = None;
-        let outcome = self.pool.borrow_mut().checkout(|| Rc::clone(place.insert(ticket())), now);
+        let outcome = self
+            .pool
+            .borrow_mut()
+            .checkout(|| Rc::clone(place.insert(ticket())), now);
         match (outcome, place) {
             (Checkout::Use(server), _) => {
                 self.metrics.checkouts.increase();
@@ -213,7 +229,10 @@ impl ServerPool {
             Asked::Refused(refusal) => Err(refusal),
             Asked::Wait(ticket, _) => {
                 // If the caller is dropped while it waits, the place in the queue is given up.
-                let place = Place { pool: Rc::clone(self), ticket };
+                let place = Place {
+                    pool: Rc::clone(self),
+                    ticket,
+                };
                 poll_fn(|cx| place.ticket.poll(cx)).await
             }
         }
@@ -221,7 +240,9 @@ impl ServerPool {
 
     /// A client that waits has left. What it was granted meanwhile goes back.
     pub fn give_up(self: &Rc<Self>, ticket: &Rc<Ticket>) {
-        self.pool.borrow_mut().forget(|waiting| Rc::ptr_eq(waiting, ticket));
+        self.pool
+            .borrow_mut()
+            .forget(|waiting| Rc::ptr_eq(waiting, ticket));
         if let Some(Ok(server)) = ticket.grant.take() {
             self.release(server);
         }
@@ -256,12 +277,19 @@ impl ServerPool {
         };
         let pool = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let reset = tokio::time::timeout(pool.settings.server_connect_timeout, server.ask(reset.as_bytes())).await;
+            let reset = tokio::time::timeout(
+                pool.settings.server_connect_timeout,
+                server.ask(reset.as_bytes()),
+            )
+            .await;
             match reset {
                 Ok(Ok(())) => {
                     server.session.statements.clear();
                     // What the reset has left is what the server reported when it was new, save what it reports now.
-                    let following = server.reported.iter().map(|(name, value)| (&**name, &**value));
+                    let following = server
+                        .reported
+                        .iter()
+                        .map(|(name, value)| (&**name, &**value));
                     server.session.parameters = Rc::new(ParameterSet::following(following));
                     pool.release(server);
                 }
@@ -277,9 +305,11 @@ impl ServerPool {
             database = &*self.identity.database,
             user = &*self.identity.user,
             server_pid = server.process_id(),
-            age_seconds = (self.clock)().saturating_duration_since(server.connected_at).as_secs(),
+            age_seconds = (self.clock)()
+                .saturating_duration_since(server.connected_at)
+                .as_secs(),
             "closing server connection because: {}",
-            crate::telemetry::metrics::label_of(why),
+            why.as_str(),
         );
         server.close();
         if self.pool.borrow_mut().on_lost() {
@@ -288,17 +318,28 @@ impl ServerPool {
     }
 
     /// What a client that wants `settings` is told when it has logged in. The first one of its kind asks a server.
-    pub async fn welcome(self: &Rc<Self>, settings: &ParameterSet) -> Result<Rc<Welcome>, ErrorResponse> {
+    pub async fn welcome(
+        self: &Rc<Self>,
+        settings: &ParameterSet,
+    ) -> Result<Rc<Welcome>, ErrorResponse> {
         if let Some(known) = self.welcomes.borrow().get(settings) {
             return Ok(Rc::clone(known));
         }
-        let mut server = self.checkout_server().await.map_err(|refusal| refusal.response())?;
+        let mut server = self
+            .checkout_server()
+            .await
+            .map_err(|refusal| refusal.response())?;
         // What the last client had set is not what this one has to be told.
         let base = Rc::new(ParameterSet::following(
-            server.reported.iter().map(|(name, value)| (&**name, &**value)),
+            server
+                .reported
+                .iter()
+                .map(|(name, value)| (&**name, &**value)),
         ));
         let mut wanted = (*base).clone();
-        settings.iter().for_each(|(name, value)| wanted.insert(name, value));
+        settings
+            .iter()
+            .for_each(|(name, value)| wanted.insert(name, value));
         let mut sql = Vec::new();
         server.session.parameters.write_change_to(&wanted, &mut sql);
         let mut reported = server.reported.clone();
@@ -327,7 +368,11 @@ impl ServerPool {
         }
         let parameters = self.shared(wanted);
         server.session.parameters = Rc::clone(&parameters);
-        let welcome = Rc::new(Welcome { reported, parameters, server_version: server.version_number() });
+        let welcome = Rc::new(Welcome {
+            reported,
+            parameters,
+            server_version: server.version_number(),
+        });
         self.release(server);
         let mut welcomes = self.welcomes.borrow_mut();
         if welcomes.len() < WELCOMES {
@@ -340,7 +385,11 @@ impl ServerPool {
     pub fn shared(&self, wanted: ParameterSet) -> Rc<ParameterSet> {
         let mut sets = self.parameter_sets.borrow_mut();
         sets.retain(|set| set.strong_count() > 0);
-        if let Some(known) = sets.iter().filter_map(Weak::upgrade).find(|known| **known == wanted) {
+        if let Some(known) = sets
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|known| **known == wanted)
+        {
             return known;
         }
         let wanted = Rc::new(wanted);
@@ -356,9 +405,14 @@ impl ServerPool {
         for ticket in overdue {
             ticket.grant(Err(Refusal::TimedOut));
         }
-        let aged = self.pool.borrow_mut().remove_aged(|server| server.connected_at, now);
+        let aged = self
+            .pool
+            .borrow_mut()
+            .remove_aged(|server| server.connected_at, now);
         for server in aged {
-            let why = match now.saturating_duration_since(server.connected_at) >= self.settings.server_lifetime {
+            let why = match now.saturating_duration_since(server.connected_at)
+                >= self.settings.server_lifetime
+            {
                 true => ServerClose::Lifetime,
                 false => ServerClose::IdleTimeout,
             };
@@ -373,9 +427,18 @@ impl ServerPool {
         let pool = self.pool.borrow();
         let occupancy = pool.occupancy();
         let count = |number: usize| number as u64;
-        self.metrics.servers.of(ServerState::Idle).set(count(occupancy.idle));
-        self.metrics.servers.of(ServerState::Active).set(count(occupancy.in_use));
-        self.metrics.servers.of(ServerState::Connecting).set(count(occupancy.connecting));
+        self.metrics
+            .servers
+            .of(ServerState::Idle)
+            .set(count(occupancy.idle));
+        self.metrics
+            .servers
+            .of(ServerState::Active)
+            .set(count(occupancy.in_use));
+        self.metrics
+            .servers
+            .of(ServerState::Connecting)
+            .set(count(occupancy.connecting));
         self.metrics.waiting_clients.set(count(occupancy.waiting));
         self.metrics.set_oldest_wait(pool.oldest_wait());
     }
@@ -394,7 +457,9 @@ impl ServerPool {
             let far = (self.clock)() + Duration::from_secs(u32::MAX.into());
             (pool.remove_overdue(far), pool.remove_idle(|_| true))
         };
-        waiting.into_iter().for_each(|ticket| ticket.grant(Err(Refusal::Draining)));
+        waiting
+            .into_iter()
+            .for_each(|ticket| ticket.grant(Err(Refusal::Draining)));
         idle.into_iter().for_each(|server| server.close());
     }
 
@@ -403,7 +468,9 @@ impl ServerPool {
         let rests = self.pool.borrow().oldest_wait().is_none();
         if rests
             && let Some(watcher) = &*self.watcher.borrow()
-            && server.poll_idle(&mut Context::from_waker(watcher)).is_ready()
+            && server
+                .poll_idle(&mut Context::from_waker(watcher))
+                .is_ready()
         {
             self.discard(server, ServerClose::Lost);
             return;
@@ -419,7 +486,8 @@ impl ServerPool {
         tokio::task::spawn_local(async move {
             let keys = pool.scram_keys.borrow().clone();
             let connecting = ServerConnection::connect(&pool.target, keys, nonce(), pool.clock);
-            let connected = tokio::time::timeout(pool.settings.server_connect_timeout, connecting).await;
+            let connected =
+                tokio::time::timeout(pool.settings.server_connect_timeout, connecting).await;
             match connected.unwrap_or(Err(ConnectError::TimedOut)) {
                 Ok((server, keys)) => pool.on_connected(server, keys),
                 Err(error) => pool.on_connect_failed(&error),
@@ -467,7 +535,10 @@ impl ServerPool {
 
     /// Closes idle servers that have closed, or that say what an idle server does not say.
     fn remove_gone(&self, cx: &mut Context<'_>) {
-        let gone = self.pool.borrow_mut().remove_idle(|server| server.poll_idle(cx).is_ready());
+        let gone = self
+            .pool
+            .borrow_mut()
+            .remove_idle(|server| server.poll_idle(cx).is_ready());
         for server in gone {
             self.metrics.servers_closed.of(ServerClose::Lost).increase();
             tracing::info!(
@@ -506,7 +577,10 @@ impl Drop for Place {
 
 /// What a client reads whose server is suddenly gone.
 pub fn lost_server() -> ErrorResponse {
-    ErrorResponse::fatal(SqlState::CONNECTION_FAILURE, "server closed the connection unexpectedly")
+    ErrorResponse::fatal(
+        SqlState::CONNECTION_FAILURE,
+        "server closed the connection unexpectedly",
+    )
 }
 
 async fn watch_idle(pool: Weak<ServerPool>) {
@@ -515,7 +589,10 @@ async fn watch_idle(pool: Weak<ServerPool>) {
             return Poll::Ready(());
         };
         let mut watcher = pool.watcher.borrow_mut();
-        if !watcher.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !watcher
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             *watcher = Some(cx.waker().clone());
         }
         drop(watcher);
@@ -541,7 +618,9 @@ impl ServerConnection {
     pub async fn ask_reported(&mut self, sql: &[u8]) -> Result<Vec<Parameter>, AskError> {
         let mut out = Outbound::new();
         out.write(|out| encode::query(out, sql));
-        self.lane.send(&mut out, &[]).map_err(|_| AskError::Broken)?;
+        self.lane
+            .send(&mut out, &[])
+            .map_err(|_| AskError::Broken)?;
         let mut heard = Unlinked::default();
         let mut buffer = vec![0; 16 * 1024];
         while heard.ready.is_none() {
@@ -556,7 +635,9 @@ impl ServerConnection {
                 return Err(AskError::Broken);
             }
             let input = buffer.get(..len).unwrap_or_default();
-            self.replies.advance(input, &mut heard, &mut out).map_err(AskError::Violation)?;
+            self.replies
+                .advance(input, &mut heard, &mut out)
+                .map_err(AskError::Violation)?;
         }
         match heard.error {
             Some(error) => Err(AskError::Refused(error)),
@@ -578,8 +659,13 @@ impl ServerConnection {
             };
             let input = buffer.get(..len).unwrap_or_default();
             let mut heard = Unlinked::default();
-            let understood = self.replies.advance(input, &mut heard, &mut Outbound::new());
-            if understood.is_err() || heard.ready.is_some() || heard.error.is_some_and(|error| error.is_fatal) {
+            let understood = self
+                .replies
+                .advance(input, &mut heard, &mut Outbound::new());
+            if understood.is_err()
+                || heard.ready.is_some()
+                || heard.error.is_some_and(|error| error.is_fatal)
+            {
                 return Poll::Ready(());
             }
             for (name, value) in heard.reported {

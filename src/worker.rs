@@ -27,7 +27,8 @@ use crate::session::annotator::AnnotationPolicy;
 use crate::session::requests::RequestPolicy;
 use crate::session::trace::{TracePolicy, TraceRules};
 use crate::telemetry::WorkerTelemetry;
-use crate::telemetry::metrics::{CancelOutcome, ProcessMetrics};
+use crate::telemetry::labels::CancelOutcome;
+use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::registry::Registry;
 use crate::telemetry::slow_query::PoolIdentity;
 
@@ -95,7 +96,7 @@ pub struct SessionCard {
     /// How long it may rest.
     pub idle_timeout: Option<Duration>,
     /// Why it is to leave as soon as it rests.
-    pub dismissal: Cell<Option<ErrorResponse>>,
+    pub dismissal: RefCell<Option<ErrorResponse>>,
     /// Wakes its task.
     pub waker: RefCell<Option<Waker>>,
 }
@@ -125,24 +126,31 @@ impl WorkerHandle {
         telemetry: WorkerTelemetry,
     ) -> io::Result<Self> {
         let (mail, mailbox) = mpsc::channel(MAILBOX);
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let worker = Rc::new(Worker {
-                number,
-                config,
-                registry,
-                telemetry,
-                scratch: RefCell::new(Scratch::new()),
-                pools: RefCell::default(),
-                sessions: RefCell::default(),
-                next_session: Cell::new(0),
-                is_draining: Cell::new(false),
-                on_waiting: Rc::new(Notify::new()),
-                on_left: Notify::new(),
-            });
-            LocalSet::new().block_on(&runtime, worker.run(mailbox));
-        })?;
-        Ok(Self { mail, thread: Some(thread) })
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || {
+                let worker = Rc::new(Worker {
+                    number,
+                    config,
+                    registry,
+                    telemetry,
+                    scratch: RefCell::new(Scratch::new()),
+                    pools: RefCell::default(),
+                    sessions: RefCell::default(),
+                    next_session: Cell::new(0),
+                    is_draining: Cell::new(false),
+                    on_waiting: Rc::new(Notify::new()),
+                    on_left: Notify::new(),
+                });
+                LocalSet::new().block_on(&runtime, worker.run(mailbox));
+            })?;
+        Ok(Self {
+            mail,
+            thread: Some(thread),
+        })
     }
 
     /// Sends a letter, waiting for room in the mailbox. Whether the worker still lives.
@@ -210,11 +218,12 @@ impl Worker {
             }
         };
         let card = Rc::new(SessionCard {
-            cancel_key: CancelKey::new(process_id, &secret).expect("a length that the protocol allows"),
+            cancel_key: CancelKey::new(process_id, &secret)
+                .expect("a length that the protocol allows"),
             server: RefCell::default(),
             idle_since: Cell::new(None),
             idle_timeout,
-            dismissal: Cell::new(None),
+            dismissal: RefCell::default(),
             waker: RefCell::default(),
         });
         sessions.insert(process_id, Rc::clone(&card));
@@ -223,7 +232,9 @@ impl Worker {
 
     /// A client has left.
     pub fn forget(&self, card: &SessionCard) {
-        self.sessions.borrow_mut().remove(&card.cancel_key.process_id());
+        self.sessions
+            .borrow_mut()
+            .remove(&card.cancel_key.process_id());
         self.on_left.notify_one();
     }
 
@@ -233,7 +244,9 @@ impl Worker {
             return Some(Rc::clone(pool));
         }
         let pool = self.new_pool(key)?;
-        self.pools.borrow_mut().insert(key.clone(), Rc::clone(&pool));
+        self.pools
+            .borrow_mut()
+            .insert(key.clone(), Rc::clone(&pool));
         Some(pool)
     }
 
@@ -243,10 +256,15 @@ impl Worker {
         let settings = config.pool_settings(&key.database, &key.user);
         let address = match &database.host {
             Host::Tcp(host) => ServerAddress::Tcp(host.clone(), database.port),
-            Host::SocketFolder(folder) => ServerAddress::Unix(folder.join(format!(".s.PGSQL.{}", database.port))),
+            Host::SocketFolder(folder) => {
+                ServerAddress::Unix(folder.join(format!(".s.PGSQL.{}", database.port)))
+            }
         };
         let user: &str = database.user.as_deref().unwrap_or(&key.user);
-        let password = database.password.clone().or_else(|| config.user(user)?.password.clone());
+        let password = database
+            .password
+            .clone()
+            .or_else(|| config.user(user)?.password.clone());
         let host = match &database.host {
             Host::Tcp(host) => Arc::from(&**host),
             Host::SocketFolder(folder) => Arc::from(folder.to_string_lossy()),
@@ -254,7 +272,11 @@ impl Worker {
         let identity = PoolIdentity {
             database: Arc::from(&*key.database),
             user: Arc::from(&*key.user),
-            server: crate::telemetry::slow_query::ServerAddress { host, port: database.port, peer: None },
+            server: crate::telemetry::slow_query::ServerAddress {
+                host,
+                port: database.port,
+                peer: None,
+            },
         };
         let policy = RequestPolicy {
             annotation: AnnotationPolicy {
@@ -266,7 +288,8 @@ impl Worker {
             max_prepared_statements: settings.max_prepared_statements,
         };
         let trace = TracePolicy::new(TraceRules {
-            generate: (config.trace.on_missing == OnMissing::Generate).then_some(random_ids as fn() -> [u8; 24]),
+            generate: (config.trace.on_missing == OnMissing::Generate)
+                .then_some(random_ids as fn() -> [u8; 24]),
             absorb_application_name: config.trace.absorb_application_name,
             allowed_tags: config.trace.allowed_tags.clone(),
             static_tags: config.tags(&key.database, &key.user),
@@ -274,7 +297,9 @@ impl Worker {
             tracestate_length: config.trace.max_tracestate_length.get(),
             ..TraceRules::default()
         });
-        let metrics = self.registry.register_pool(self.number.into(), &key.database, &key.user);
+        let metrics = self
+            .registry
+            .register_pool(self.number.into(), &key.database, &key.user);
         let target = ServerTarget {
             address,
             database: database.name_on_server(&key.database).into(),
@@ -329,7 +354,9 @@ impl Worker {
 
     fn cancel(&self, key: &CancelKey, done: oneshot::Sender<CancelOutcome>) {
         let sessions = self.sessions.borrow();
-        let session = sessions.get(&key.process_id()).filter(|card| card.cancel_key == *key);
+        let session = sessions
+            .get(&key.process_id())
+            .filter(|card| card.cancel_key == *key);
         let outcome = match session.map(|card| card.server.borrow().clone()) {
             None => CancelOutcome::Unknown,
             Some(None) => CancelOutcome::Idle,
@@ -356,7 +383,9 @@ impl Worker {
                 pool.keep_time(now);
                 pool.next_deadline(now)
             });
-            let pause = next.min().map_or(COARSE, |deadline| deadline.clamp(FINE, COARSE));
+            let pause = next
+                .min()
+                .map_or(COARSE, |deadline| deadline.clamp(FINE, COARSE));
             self.dismiss_idle(now);
             // Woken early only by somebody whose wait may end before the next round.
             tokio::select! {
@@ -371,7 +400,10 @@ impl Worker {
             if let (Some(since), Some(timeout)) = (card.idle_since.get(), card.idle_timeout)
                 && now.saturating_duration_since(since) >= timeout
             {
-                card.dismissal.set(Some(ErrorResponse::fatal(SqlState::ADMIN_SHUTDOWN, "client_idle_timeout")));
+                card.dismissal.replace(Some(ErrorResponse::fatal(
+                    SqlState::ADMIN_SHUTDOWN,
+                    "client_idle_timeout",
+                )));
                 card.wake();
             }
         }

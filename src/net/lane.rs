@@ -50,7 +50,9 @@ impl Lane {
                 while sent < len {
                     let mut slices = [IoSlice::new(&[]); PIECES];
                     let filled = outbound.fill(input, sent, &mut slices);
-                    let written = self.socket.write(slices.get(..filled).unwrap_or_default())?;
+                    let written = self
+                        .socket
+                        .write(slices.get(..filled).unwrap_or_default())?;
                     if written == 0 {
                         break;
                     }
@@ -76,7 +78,11 @@ impl Lane {
         if self.is_drained() {
             return Poll::Ready(Ok(()));
         }
-        while let Some(rest) = self.backlog.get(self.written..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = self
+            .backlog
+            .get(self.written..)
+            .filter(|rest| !rest.is_empty())
+        {
             match self.socket.write(&[IoSlice::new(rest)])? {
                 0 => ready!(self.socket.poll_writable(cx))?,
                 written => self.written += written,

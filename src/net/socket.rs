@@ -57,8 +57,15 @@ impl Stream {
             Self::Tcp(stream) => {
                 stream.set_nonblocking(true)?;
                 stream.set_nodelay(true)?;
-                let Keepalive { idle, interval, retries } = Keepalive::DEFAULT;
-                let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(retries);
+                let Keepalive {
+                    idle,
+                    interval,
+                    retries,
+                } = Keepalive::DEFAULT;
+                let keepalive = TcpKeepalive::new()
+                    .with_time(idle)
+                    .with_interval(interval)
+                    .with_retries(retries);
                 SockRef::from(stream).set_tcp_keepalive(&keepalive)
             }
             Self::Unix(stream) => stream.set_nonblocking(true),
@@ -125,7 +132,7 @@ impl Socket {
     /// Registers a stream with the runtime that this is called on.
     pub fn new(stream: Stream) -> io::Result<Self> {
         Ok(Self {
-            fd: Some(AsyncFd::with_interest(stream, Interest::READABLE)?),
+            fd: Some(watch(stream, Interest::READABLE)?),
             wants_write: false,
         })
     }
@@ -165,7 +172,11 @@ impl Socket {
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<Readable>> {
         let guard = ready!(self.fd().poll_read_ready(cx))?;
         let closed = guard.ready().is_read_closed();
-        Poll::Ready(Ok(if closed { Readable::Closed } else { Readable::Bytes }))
+        Poll::Ready(Ok(if closed {
+            Readable::Closed
+        } else {
+            Readable::Bytes
+        }))
     }
 
     /// Writes as much as the kernel takes, without waiting. Zero if it takes nothing now: then wait by [`Socket::poll_writable`].
@@ -177,7 +188,9 @@ impl Socket {
                 slices => stream.write_vectored(slices),
             };
             match written {
-                Ok(0) if slices.iter().any(|slice| !slice.is_empty()) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(0) if slices.iter().any(|slice| !slice.is_empty()) => {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
                 Ok(len) => return Ok(len),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -208,10 +221,22 @@ impl Socket {
     }
 
     fn register(&mut self, interest: Interest) -> io::Result<()> {
-        let stream = self.fd.take().expect("it is registered between calls").into_inner();
-        self.fd = Some(AsyncFd::with_interest(stream, interest)?);
+        let stream = self
+            .fd
+            .take()
+            .expect("it is registered between calls")
+            .into_inner();
+        self.fd = Some(watch(stream, interest)?);
         Ok(())
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "unsound for types whose descriptor may change; a `Stream` keeps its own for as long as it lives"
+)]
+fn watch(stream: Stream, interest: Interest) -> io::Result<AsyncFd<Stream>> {
+    AsyncFd::with_interest(stream, interest)
 }
 
 /// What there is to read.
@@ -225,7 +250,9 @@ pub enum Readable {
 
 impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Socket").field("fd", &self.stream().as_raw_fd()).finish_non_exhaustive()
+        f.debug_struct("Socket")
+            .field("fd", &self.stream().as_raw_fd())
+            .finish_non_exhaustive()
     }
 }
 

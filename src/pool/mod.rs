@@ -196,7 +196,8 @@ impl<S, W> Pool<S, W> {
         let Some(timeout) = self.limits.checkout_timeout else {
             return overdue;
         };
-        let is_overdue = |first: &mut Waiting<W>| now.saturating_duration_since(first.since) >= timeout;
+        let is_overdue =
+            |first: &mut Waiting<W>| now.saturating_duration_since(first.since) >= timeout;
         while let Some(first) = self.waiting.pop_front_if(is_overdue) {
             overdue.push(first.waiter);
         }

@@ -19,7 +19,11 @@ fn pool_of(size: usize) -> Pool<u32, &'static str> {
 }
 
 /// A connection was made, and goes to whoever waits.
-fn connected(pool: &mut Pool<u32, &'static str>, server: u32, now: Instant) -> Option<(&'static str, u32)> {
+fn connected(
+    pool: &mut Pool<u32, &'static str>,
+    server: u32,
+    now: Instant,
+) -> Option<(&'static str, u32)> {
     pool.on_connected();
     pool.checkin(server, now)
 }

@@ -117,6 +117,18 @@ impl Annotator {
         walk.finish(own_comment);
     }
 
+    /// The application's own comment in a text that is not a Query message's: the text of a Parse.
+    pub fn own_comment_in<'a>(
+        &mut self,
+        sql: &'a [u8],
+        around: &Surroundings,
+    ) -> Option<Comment<'a>> {
+        // Most have none.
+        memchr::memmem::find(sql, b"/*")?;
+        self.script.read(sql, around.strings, around.encoding);
+        self.own_comment(sql)
+    }
+
     /// Reads the text; the reason, if it can't be relied on.
     fn read(
         &mut self,

@@ -34,7 +34,12 @@ pub struct ClientSession {
 
 impl ClientSession {
     /// A client that has just logged in. `server_version` is server_version_num.
-    pub fn new(mode: PoolMode, trace: SessionTrace, parameters: Rc<ParameterSet>, server_version: u32) -> Self {
+    pub fn new(
+        mode: PoolMode,
+        trace: SessionTrace,
+        parameters: Rc<ParameterSet>,
+        server_version: u32,
+    ) -> Self {
         let mut session = Self {
             mode,
             trace,
@@ -72,7 +77,8 @@ impl ClientSession {
             Some(b"off") => StandardConformingStrings::Off,
             _ => StandardConformingStrings::On,
         };
-        self.encoding = ClientEncoding::from_name(parameters.value(b"client_encoding").unwrap_or(b"UTF8"));
+        self.encoding =
+            ClientEncoding::from_name(parameters.value(b"client_encoding").unwrap_or(b"UTF8"));
         self.parameters = parameters;
     }
 }

@@ -248,7 +248,10 @@ impl Exchange {
 
     /// Bytes came: the request in front has its first byte.
     pub fn on_bytes(&mut self, now: Instant) {
-        if let Some(OutstandingRequest { query: Some(query), .. }) = self.outstanding.front_mut() {
+        if let Some(OutstandingRequest {
+            query: Some(query), ..
+        }) = self.outstanding.front_mut()
+        {
             query.first_byte_at.get_or_insert(now);
         }
     }
@@ -266,7 +269,10 @@ impl Exchange {
 
     /// A statement of the request in front is done; `rows` is what its tag counts.
     pub fn on_statement_done(&mut self, rows: u64) {
-        if let Some(OutstandingRequest { query: Some(query), .. }) = self.outstanding.front_mut() {
+        if let Some(OutstandingRequest {
+            query: Some(query), ..
+        }) = self.outstanding.front_mut()
+        {
             query.statements_done += 1;
             query.rows += rows;
         }
@@ -276,7 +282,9 @@ impl Exchange {
     pub fn take_local_reply(&mut self) -> Option<LocalReply> {
         let query = self.outstanding.front_mut()?.query.as_mut()?;
         let done = query.statements_done;
-        query.local_replies.pop_front_if(|reply| reply.after_statements <= done)
+        query
+            .local_replies
+            .pop_front_if(|reply| reply.after_statements <= done)
     }
 
     /// The request in front is answered. It is returned with what it was for.
@@ -297,7 +305,9 @@ impl Exchange {
     /// those behind it that the server now ignores.
     pub fn on_error(&mut self, state: SqlState, now: Instant, mut undo: impl FnMut(Effect)) {
         self.copies_in = false;
-        let Some(front) = self.outstanding.front_mut() else { return };
+        let Some(front) = self.outstanding.front_mut() else {
+            return;
+        };
         match front.kind {
             RequestKind::Query | RequestKind::FunctionCall => {
                 if let Some(query) = &mut front.query {
@@ -314,7 +324,10 @@ impl Exchange {
             | RequestKind::Close
             | RequestKind::CopyEnd => {
                 let mut blamed = false;
-                while let Some(mut skipped) = self.outstanding.pop_front_if(|next| next.kind != RequestKind::Sync) {
+                while let Some(mut skipped) = self
+                    .outstanding
+                    .pop_front_if(|next| next.kind != RequestKind::Sync)
+                {
                     undo(skipped.effect);
                     // The first query from the failed message on is the one that failed; those behind it never ran.
                     if !blamed && let Some(query) = skipped.query.take() {
@@ -329,8 +342,13 @@ impl Exchange {
 
     /// The server asks for COPY data.
     pub fn on_copy_in(&mut self) {
-        let extended = self.front().is_some_and(|front| front.kind == RequestKind::Execute);
-        let data_end = self.outstanding.iter().position(|request| request.kind == RequestKind::CopyEnd);
+        let extended = self
+            .front()
+            .is_some_and(|front| front.kind == RequestKind::Execute);
+        let data_end = self
+            .outstanding
+            .iter()
+            .position(|request| request.kind == RequestKind::CopyEnd);
         if extended {
             // The Syncs that the server reads while it takes COPY data are ignored: those in front of the data's end.
             let mut at = 0;
@@ -339,7 +357,11 @@ impl Exchange {
                 at += 1;
                 request.kind != RequestKind::Sync || at > end
             });
-            self.awaits_sync = data_end.is_none() || !self.outstanding.iter().any(|request| request.kind == RequestKind::Sync);
+            self.awaits_sync = data_end.is_none()
+                || !self
+                    .outstanding
+                    .iter()
+                    .any(|request| request.kind == RequestKind::Sync);
         }
         self.copies_in = data_end.is_none();
     }
@@ -353,7 +375,10 @@ impl Exchange {
     pub fn take_fabricated(&mut self, out: &mut Vec<u8>) -> bool {
         let Some(request) = self.outstanding.pop_front_if(|front| {
             front.kind == RequestKind::CopyEnd
-                || matches!(front.delivery, Delivery::Fabricate(_) | Delivery::FabricateReady(_))
+                || matches!(
+                    front.delivery,
+                    Delivery::Fabricate(_) | Delivery::FabricateReady(_)
+                )
         }) else {
             return false;
         };
@@ -383,8 +408,18 @@ impl Exchange {
     }
 
     /// Shows every answered query, whose reply has been written to the client by now, to `observe`.
-    pub fn observe_answered(&mut self, drained_at: Instant, server_pid: i32, mut observe: impl FnMut(&QueryRecord<'_>)) {
-        for AnsweredQuery { query, last_byte_at, outcome } in self.answered.drain(..) {
+    pub fn observe_answered(
+        &mut self,
+        drained_at: Instant,
+        server_pid: i32,
+        mut observe: impl FnMut(&QueryRecord<'_>),
+    ) {
+        for AnsweredQuery {
+            query,
+            last_byte_at,
+            outcome,
+        } in self.answered.drain(..)
+        {
             let first_byte_at = query.first_byte_at.unwrap_or(last_byte_at);
             let phases = Phases {
                 queue_wait: query.sent_at.saturating_duration_since(query.received_at),
@@ -410,7 +445,11 @@ impl Exchange {
     }
 
     fn finish(&mut self, query: QueryInFlight, outcome: Outcome, now: Instant) {
-        self.answered.push(AnsweredQuery { query, last_byte_at: now, outcome });
+        self.answered.push(AnsweredQuery {
+            query,
+            last_byte_at: now,
+            outcome,
+        });
     }
 }
 
@@ -423,17 +462,32 @@ impl Default for Exchange {
 impl OutstandingRequest {
     /// Of the client's, answered by the server.
     pub fn forwarded(kind: RequestKind) -> Self {
-        Self { kind, delivery: Delivery::Forward, effect: Effect::None, query: None }
+        Self {
+            kind,
+            delivery: Delivery::Forward,
+            effect: Effect::None,
+            query: None,
+        }
     }
 
     /// Of the proxy's own, whose reply nobody gets.
     pub fn withheld(kind: RequestKind, effect: Effect) -> Self {
-        Self { kind, delivery: Delivery::Withhold, effect, query: None }
+        Self {
+            kind,
+            delivery: Delivery::Withhold,
+            effect,
+            query: None,
+        }
     }
 
     /// Of the client's, answered by the proxy.
     pub fn fabricated(kind: RequestKind, messages: impl Into<Box<[u8]>>) -> Self {
-        Self { kind, delivery: Delivery::Fabricate(messages.into()), effect: Effect::None, query: None }
+        Self {
+            kind,
+            delivery: Delivery::Fabricate(messages.into()),
+            effect: Effect::None,
+            query: None,
+        }
     }
 }
 
@@ -455,6 +509,12 @@ impl QueryInFlight {
             rows: 0,
             failed: None,
         }
+    }
+
+    /// Says whose query it is, and how that came about.
+    pub fn set_context(&mut self, (trace, context): (&Arc<TraceContext>, ContextState)) {
+        self.trace = Some(Arc::clone(trace));
+        self.context = context;
     }
 }
 

@@ -35,7 +35,13 @@ const WHOLE_LIMIT: usize = 1 << 20;
 impl<'a> Replies<'a> {
     /// For one read that has brought something, at this time.
     pub fn new(client: &'a mut ClientSession, server: &'a mut ServerSession, now: Instant) -> Self {
-        Self { client, server, now, fresh_front: true, fatal: None }
+        Self {
+            client,
+            server,
+            now,
+            fresh_front: true,
+            fatal: None,
+        }
     }
 
     /// The SQLSTATE with which the server ended the session, if it did.
@@ -52,7 +58,8 @@ impl Judge for Replies<'_> {
     }
 
     fn body_needed(&mut self, header: FrameHeader) -> Result<BodyNeeded, Violation> {
-        let tag = BackendTag::from_byte(header.tag).ok_or(Violation::ServerMessageType(header.tag))?;
+        let tag =
+            BackendTag::from_byte(header.tag).ok_or(Violation::ServerMessageType(header.tag))?;
         if self.fresh_front {
             self.fresh_front = false;
             self.server.exchange.on_bytes(self.now);
@@ -70,7 +77,9 @@ impl Judge for Replies<'_> {
             // The end of a Describe, which may be followed by an answer of the proxy's own.
             BackendTag::RowDescription if self.front_is(RequestKind::Describe) => BodyNeeded::Whole,
             BackendTag::RowDescription => BodyNeeded::Nothing,
-            BackendTag::ErrorResponse | BackendTag::NoticeResponse if header.body_len > WHOLE_LIMIT => {
+            BackendTag::ErrorResponse | BackendTag::NoticeResponse
+                if header.body_len > WHOLE_LIMIT =>
+            {
                 BodyNeeded::Prefix(WHOLE_LIMIT)
             }
             BackendTag::ErrorResponse | BackendTag::NoticeResponse => BodyNeeded::Whole,
@@ -91,8 +100,13 @@ impl Judge for Replies<'_> {
         })
     }
 
-    fn on_frame(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Result<Disposition, Violation> {
-        let tag = BackendTag::from_byte(arrived.header.tag).expect("a tag that was judged by its header");
+    fn on_frame(
+        &mut self,
+        arrived: Arrived<'_>,
+        out: &mut Outbound,
+    ) -> Result<Disposition, Violation> {
+        let tag =
+            BackendTag::from_byte(arrived.header.tag).expect("a tag that was judged by its header");
         match tag {
             // At any time, whoever is in front.
             BackendTag::NotificationResponse => return Ok(Disposition::Forward),
@@ -110,12 +124,17 @@ impl Judge for Replies<'_> {
         match (tag, kind) {
             // In the middle of a reply.
             (
-                BackendTag::RowDescription | BackendTag::DataRow | BackendTag::CopyData | BackendTag::CopyDone,
+                BackendTag::RowDescription
+                | BackendTag::DataRow
+                | BackendTag::CopyData
+                | BackendTag::CopyDone,
                 RequestKind::Query | RequestKind::Execute,
             )
             | (BackendTag::CopyOutResponse, RequestKind::Query | RequestKind::Execute)
             | (BackendTag::ParameterDescription, RequestKind::Describe)
-            | (BackendTag::FunctionCallResponse, RequestKind::FunctionCall) => Ok(pass_if(delivers)),
+            | (BackendTag::FunctionCallResponse, RequestKind::FunctionCall) => {
+                Ok(pass_if(delivers))
+            }
             (BackendTag::CopyInResponse, RequestKind::Query | RequestKind::Execute) => {
                 self.server.exchange.on_copy_in();
                 Ok(pass_if(delivers))
@@ -139,11 +158,19 @@ impl Judge for Replies<'_> {
             | (BackendTag::BindComplete, RequestKind::Bind)
             | (BackendTag::CloseComplete, RequestKind::Close)
             | (BackendTag::RowDescription | BackendTag::NoData, RequestKind::Describe)
-            | (BackendTag::EmptyQueryResponse | BackendTag::PortalSuspended, RequestKind::Execute) => {
-                Ok(self.on_answered(&arrived, delivers, out))
-            }
-            (BackendTag::ReadyForQuery, RequestKind::Query | RequestKind::FunctionCall | RequestKind::Sync) => {
-                let status = arrived.body.first().copied().and_then(TransactionStatus::from_byte);
+            | (
+                BackendTag::EmptyQueryResponse | BackendTag::PortalSuspended,
+                RequestKind::Execute,
+            ) => Ok(self.on_answered(&arrived, delivers, out)),
+            (
+                BackendTag::ReadyForQuery,
+                RequestKind::Query | RequestKind::FunctionCall | RequestKind::Sync,
+            ) => {
+                let status = arrived
+                    .body
+                    .first()
+                    .copied()
+                    .and_then(TransactionStatus::from_byte);
                 let status = status.ok_or(Violation::ServerMalformed(arrived.header.tag))?;
                 self.server.exchange.on_ready(status);
                 if delivers {
@@ -161,11 +188,19 @@ impl Judge for Replies<'_> {
 
 impl Replies<'_> {
     fn front_is(&self, kind: RequestKind) -> bool {
-        self.server.exchange.front().is_some_and(|front| front.kind == kind)
+        self.server
+            .exchange
+            .front()
+            .is_some_and(|front| front.kind == kind)
     }
 
     /// The request in front has all of its reply with this message, which is whole.
-    fn on_answered(&mut self, arrived: &Arrived<'_>, delivers: bool, out: &mut Outbound) -> Disposition {
+    fn on_answered(
+        &mut self,
+        arrived: &Arrived<'_>,
+        delivers: bool,
+        out: &mut Outbound,
+    ) -> Disposition {
         if delivers {
             arrived.pass_whole(out);
         }
@@ -177,7 +212,8 @@ impl Replies<'_> {
     }
 
     fn on_command(&mut self, arrived: &Arrived<'_>) -> Result<(), Violation> {
-        let tag = command_tag(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
+        let tag =
+            command_tag(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
         self.server.exchange.on_statement_done(rows_of(tag));
         if self.server.exchange.is_delivering() {
             self.client.trace.on_command_complete(tag);
@@ -190,7 +226,8 @@ impl Replies<'_> {
     }
 
     fn on_parameter_status(&mut self, arrived: &Arrived<'_>) -> Result<Disposition, Violation> {
-        let (name, value) = parameter_status(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
+        let (name, value) =
+            parameter_status(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
         if !follows(name) {
             return Ok(Disposition::Forward);
         }
@@ -216,7 +253,11 @@ impl Replies<'_> {
         self.pass_mapped(arrived, out)
     }
 
-    fn on_error(&mut self, arrived: &Arrived<'_>, out: &mut Outbound) -> Result<Disposition, Violation> {
+    fn on_error(
+        &mut self,
+        arrived: &Arrived<'_>,
+        out: &mut Outbound,
+    ) -> Result<Disposition, Violation> {
         let fields = ErrorFields::new(arrived.body);
         let state = fields.sql_state();
         if fields.is_fatal() {
@@ -236,10 +277,20 @@ impl Replies<'_> {
         }
         let disposition = self.pass_mapped(arrived, out);
         let mut undone: Vec<Effect> = Vec::new();
-        self.server.exchange.on_error(state, self.now, |effect| undone.push(effect));
+        self.server
+            .exchange
+            .on_error(state, self.now, |effect| undone.push(effect));
         for effect in undone {
-            if let Effect::Named { name, statement } | Effect::Prepared { name: Some(name), statement } = &effect
-                && self.client.statements.find(name).is_some_and(|known| Rc::ptr_eq(known, statement))
+            if let Effect::Named { name, statement }
+            | Effect::Prepared {
+                name: Some(name),
+                statement,
+            } = &effect
+                && self
+                    .client
+                    .statements
+                    .find(name)
+                    .is_some_and(|known| Rc::ptr_eq(known, statement))
             {
                 self.client.statements.remove(name);
             }
@@ -256,7 +307,12 @@ impl Replies<'_> {
 
     /// Passes an error or a notice on, its position brought back to the text that the client sent.
     fn pass_mapped(&self, arrived: &Arrived<'_>, out: &mut Outbound) -> Disposition {
-        let positions = self.server.exchange.front().and_then(|front| front.query.as_ref()).map(|query| &query.positions);
+        let positions = self
+            .server
+            .exchange
+            .front()
+            .and_then(|front| front.query.as_ref())
+            .map(|query| &query.positions);
         match (positions, arrived.whole()) {
             (Some(positions), Some(frame)) if !positions.is_identity() => {
                 if !write_mapped(frame.tag, frame.body, positions, out) {
@@ -280,7 +336,11 @@ impl Replies<'_> {
 }
 
 fn pass_if(delivers: bool) -> Disposition {
-    if delivers { Disposition::Forward } else { Disposition::Discard }
+    if delivers {
+        Disposition::Forward
+    } else {
+        Disposition::Discard
+    }
 }
 
 /// Writes an error or a notice with its field `P` mapped. Whether there was one: nothing is written otherwise.
@@ -294,7 +354,9 @@ fn write_mapped(tag: u8, body: &[u8], positions: &PositionMap, out: &mut Outboun
             for (kind, text) in ErrorFields::new(body) {
                 out.push(kind);
                 match kind {
-                    b'P' => out.extend_from_slice(positions.to_client(position).to_string().as_bytes()),
+                    b'P' => {
+                        out.extend_from_slice(positions.to_client(position).to_string().as_bytes())
+                    }
                     _ => out.extend_from_slice(text),
                 }
                 out.push(0);

@@ -88,12 +88,15 @@ impl Judge for Requests<'_> {
     }
 
     fn body_needed(&mut self, header: FrameHeader) -> Result<BodyNeeded, Violation> {
-        let tag = FrontendTag::from_byte(header.tag).ok_or(Violation::ClientMessageType(header.tag))?;
+        let tag =
+            FrontendTag::from_byte(header.tag).ok_or(Violation::ClientMessageType(header.tag))?;
         if header.body_len > tag.max_body_len() {
             return Err(Violation::ClientMessageLength(header.tag));
         }
         Ok(match tag {
-            FrontendTag::Query if header.body_len <= self.policy.annotation.max_query_bytes => BodyNeeded::Whole,
+            FrontendTag::Query if header.body_len <= self.policy.annotation.max_query_bytes => {
+                BodyNeeded::Whole
+            }
             FrontendTag::Query => BodyNeeded::Prefix(NAMES_LIMIT),
             FrontendTag::Parse if header.body_len <= MAX_DEFINITION_LEN => BodyNeeded::Whole,
             FrontendTag::Parse | FrontendTag::Bind => BodyNeeded::Prefix(NAMES_LIMIT),
@@ -109,19 +112,32 @@ impl Judge for Requests<'_> {
         })
     }
 
-    fn on_frame(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Result<Disposition, Violation> {
-        let tag = FrontendTag::from_byte(arrived.header.tag).expect("a tag that was judged by its header");
+    fn on_frame(
+        &mut self,
+        arrived: Arrived<'_>,
+        out: &mut Outbound,
+    ) -> Result<Disposition, Violation> {
+        let tag = FrontendTag::from_byte(arrived.header.tag)
+            .expect("a tag that was judged by its header");
         match tag {
             // Taken in any state.
             FrontendTag::Terminate => return Ok(self.pause(Pause::Terminated)),
             FrontendTag::Sync => return Ok(self.on_sync()),
             // Not requests: the server takes them, or ignores them, without a reply.
             FrontendTag::CopyData | FrontendTag::Flush => {
-                return Ok(if self.server.is_some() { Disposition::Forward } else { Disposition::Discard });
+                return Ok(if self.server.is_some() {
+                    Disposition::Forward
+                } else {
+                    Disposition::Discard
+                });
             }
             FrontendTag::CopyDone | FrontendTag::CopyFail => {
-                let Some(server) = &mut self.server else { return Ok(Disposition::Discard) };
-                server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::CopyEnd));
+                let Some(server) = &mut self.server else {
+                    return Ok(Disposition::Discard);
+                };
+                server
+                    .exchange
+                    .on_request(OutstandingRequest::forwarded(RequestKind::CopyEnd));
                 return Ok(Disposition::Forward);
             }
             _ => {}
@@ -134,7 +150,10 @@ impl Judge for Requests<'_> {
             if server.exchange.is_full() {
                 return Ok(self.pause(Pause::Throttled));
             }
-            self.received = self.client.waited.take().unwrap_or(Received { at: self.now, queue_cause: None });
+            self.received = self.client.waited.take().unwrap_or(Received {
+                at: self.now,
+                queue_cause: None,
+            });
         }
         match tag {
             FrontendTag::Query => Ok(self.on_query(arrived, out)),
@@ -151,7 +170,11 @@ impl Judge for Requests<'_> {
 impl Workbench {
     /// With nothing on it.
     pub fn new() -> Self {
-        Self { annotator: Annotator::new(), plans: Vec::new(), tally: Tally::default() }
+        Self {
+            annotator: Annotator::new(),
+            plans: Vec::new(),
+            tally: Tally::default(),
+        }
     }
 }
 
@@ -180,7 +203,10 @@ impl<'a> Requests<'a> {
             bench,
             to_client,
             now,
-            received: Received { at: now, queue_cause: None },
+            received: Received {
+                at: now,
+                queue_cause: None,
+            },
             pause: None,
         }
     }
@@ -210,7 +236,9 @@ impl<'a> Requests<'a> {
             let mut plan = self.bench.plans.pop().unwrap_or_default();
             let around = self.client.surroundings(self.status());
             let policy = &self.policy.annotation;
-            self.bench.annotator.plan(policy, text, &mut self.client.trace, &around, &mut plan);
+            self.bench
+                .annotator
+                .plan(policy, text, &mut self.client.trace, &around, &mut plan);
             plan
         });
         let disposition = match plan.verdict() {
@@ -249,14 +277,16 @@ impl<'a> Requests<'a> {
                 query.trace = plan.trace().cloned();
                 query.context = plan.context();
                 query.positions = plan.positions();
-                query.local_replies.extend(plan.replies().map(|reply| LocalReply {
-                    after_statements: reply.after_statements,
-                    messages: reply.messages.into(),
-                }));
+                query
+                    .local_replies
+                    .extend(plan.replies().map(|reply| LocalReply {
+                        after_statements: reply.after_statements,
+                        messages: reply.messages.into(),
+                    }));
             }
             None => {
-                query.trace = Some(self.client.trace.effective());
-                query.context = self.client.trace.state();
+                self.client.trace.on_request_sent();
+                query.set_context(self.client.trace.context());
             }
         }
         server.exchange.on_request(OutstandingRequest {
@@ -270,21 +300,32 @@ impl<'a> Requests<'a> {
     fn answer_query(&mut self, plan: &QueryPlan) {
         self.bench.tally.on_answered();
         let mut messages = Vec::new();
-        plan.replies().for_each(|reply| messages.extend_from_slice(reply.messages));
+        plan.replies()
+            .for_each(|reply| messages.extend_from_slice(reply.messages));
         match &mut self.server {
-            Some(server) if !server.exchange.is_idle() => server.exchange.on_request(OutstandingRequest {
-                delivery: Delivery::FabricateReady(messages.into()),
-                ..OutstandingRequest::forwarded(RequestKind::Query)
-            }),
+            Some(server) if !server.exchange.is_idle() => {
+                server.exchange.on_request(OutstandingRequest {
+                    delivery: Delivery::FabricateReady(messages.into()),
+                    ..OutstandingRequest::forwarded(RequestKind::Query)
+                })
+            }
             server => {
-                let status = server.as_ref().map_or(TransactionStatus::Idle, |server| server.exchange.status());
+                let status = server
+                    .as_ref()
+                    .map_or(TransactionStatus::Idle, |server| server.exchange.status());
                 self.to_client.copy(&messages);
-                self.to_client.write(|out| encode::ready_for_query(out, status));
+                self.to_client
+                    .write(|out| encode::ready_for_query(out, status));
             }
         }
     }
 
-    fn on_parse(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Result<Disposition, Violation> {
+    fn on_parse(
+        &mut self,
+        arrived: Arrived<'_>,
+        out: &mut Outbound,
+    ) -> Result<Disposition, Violation> {
+        let renames = self.renames();
         let Some(server) = self.server.as_deref_mut() else {
             return Ok(self.pause(Pause::NeedsServer));
         };
@@ -293,26 +334,40 @@ impl<'a> Requests<'a> {
             return match arrived.whole() {
                 // The server will say what is wrong with it.
                 Some(_) => {
-                    server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Parse));
+                    server
+                        .exchange
+                        .on_request(OutstandingRequest::forwarded(RequestKind::Parse));
                     Ok(Disposition::Forward)
                 }
                 None => Err(Violation::ClientNameTooLong),
             };
         };
         if parse.name.is_empty() {
-            let trace = self.client.trace.with_comment_in(parse.text());
+            let around = self.client.surroundings(server.exchange.status());
+            let comment = self.bench.annotator.own_comment_in(parse.text(), &around);
+            let trace = comment.map(|comment| self.client.trace.context_with_comment(&comment));
             server.on_unnamed_parse(parse.text(), trace);
-            let query = Some(parse_in_flight(server, self.client, &parse, self.received, self.now));
-            server.exchange.on_request(OutstandingRequest { query, ..OutstandingRequest::forwarded(RequestKind::Parse) });
+            let query = Some(parse_in_flight(
+                server,
+                self.client,
+                &parse,
+                self.received,
+                self.now,
+            ));
+            server.exchange.on_request(OutstandingRequest {
+                query,
+                ..OutstandingRequest::forwarded(RequestKind::Parse)
+            });
             return Ok(Disposition::Forward);
         }
         self.bench.tally.client_parses += 1;
-        let renames = self.client.mode != PoolMode::Session;
         if arrived.whole().is_none() {
             if renames {
                 return Err(Violation::ClientStatementTooLong);
             }
-            server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Parse));
+            server
+                .exchange
+                .on_request(OutstandingRequest::forwarded(RequestKind::Parse));
             return Ok(Disposition::Forward);
         }
         if let Some(existing) = self.client.statements.find(parse.name) {
@@ -322,14 +377,25 @@ impl<'a> Requests<'a> {
                 prepare_if_missing(server, &existing, self.policy, &mut self.bench.tally, out);
                 rename_parse(&arrived, &parse, &existing, out);
             }
-            server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Parse));
-            return Ok(if renames { Disposition::ForwardBodyFrom(parse.name.len() + 1) } else { Disposition::Forward });
+            server
+                .exchange
+                .on_request(OutstandingRequest::forwarded(RequestKind::Parse));
+            return Ok(if renames {
+                Disposition::ForwardBodyFrom(parse.name.len() + 1)
+            } else {
+                Disposition::Forward
+            });
         }
         let statement = self.definitions.intern(parse.definition);
-        self.client.statements.insert(parse.name, Rc::clone(&statement));
+        self.client
+            .statements
+            .insert(parse.name, Rc::clone(&statement));
         if renames && server.statements.touch(&statement) {
             server.exchange.on_request(OutstandingRequest {
-                effect: Effect::Named { name: parse.name.into(), statement },
+                effect: Effect::Named {
+                    name: parse.name.into(),
+                    statement,
+                },
                 ..OutstandingRequest::fabricated(RequestKind::Parse, PARSE_COMPLETE)
             });
             self.emit_fabricated();
@@ -341,16 +407,34 @@ impl<'a> Requests<'a> {
             rename_parse(&arrived, &parse, &statement, out);
         }
         self.bench.tally.server_parses += 1;
-        let query = parse_in_flight(server, parse.text(), received, self.now);
+        let query = Some(parse_in_flight(
+            server,
+            self.client,
+            &parse,
+            self.received,
+            self.now,
+        ));
         server.exchange.on_request(OutstandingRequest {
-            effect: Effect::Prepared { statement, client_name: Some(parse.name.into()) },
+            effect: Effect::Prepared {
+                name: Some(parse.name.into()),
+                statement,
+            },
             query,
             ..OutstandingRequest::forwarded(RequestKind::Parse)
         });
-        Ok(if renames { Disposition::ForwardBodyFrom(parse.name.len() + 1) } else { Disposition::Forward })
+        Ok(if renames {
+            Disposition::ForwardBodyFrom(parse.name.len() + 1)
+        } else {
+            Disposition::Forward
+        })
     }
 
-    fn on_bind(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Result<Disposition, Violation> {
+    fn on_bind(
+        &mut self,
+        arrived: Arrived<'_>,
+        out: &mut Outbound,
+    ) -> Result<Disposition, Violation> {
+        let renames = self.renames();
         let Some(server) = self.server.as_deref_mut() else {
             return Ok(self.pause(Pause::NeedsServer));
         };
@@ -360,7 +444,9 @@ impl<'a> Requests<'a> {
             if arrived.whole().is_none() {
                 return Err(Violation::ClientNameTooLong);
             }
-            server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Bind));
+            server
+                .exchange
+                .on_request(OutstandingRequest::forwarded(RequestKind::Bind));
             return Ok(Disposition::Forward);
         };
         let mut disposition = Disposition::Forward;
@@ -368,7 +454,7 @@ impl<'a> Requests<'a> {
             _ if bind.statement.is_empty() => server.bind(bind.portal, PortalSource::Unnamed),
             Some(statement) => {
                 let statement = Rc::clone(statement);
-                if self.client.mode != PoolMode::Session {
+                if renames {
                     prepare_if_missing(server, &statement, self.policy, &mut self.bench.tally, out);
                     write_renamed(&arrived, bind.names_len, out, |body| {
                         body.extend_from_slice(bind.portal);
@@ -393,18 +479,21 @@ impl<'a> Requests<'a> {
             None => {}
         }
         let server = self.server.as_deref_mut().expect("there was one above");
-        server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Bind));
+        server
+            .exchange
+            .on_request(OutstandingRequest::forwarded(RequestKind::Bind));
         Ok(disposition)
     }
 
     fn on_describe(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Disposition {
+        let renames = self.renames();
         let Some(server) = self.server.as_deref_mut() else {
             return self.pause(Pause::NeedsServer);
         };
         let mut disposition = Disposition::Forward;
         if let Some(Target::Statement(name)) = Target::parse(arrived.body)
             && !name.is_empty()
-            && self.client.mode != PoolMode::Session
+            && renames
         {
             let known = self.client.statements.find(name).cloned();
             if let Some(statement) = &known {
@@ -425,22 +514,26 @@ impl<'a> Requests<'a> {
                 disposition = Disposition::Discard;
             }
         }
-        server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Describe));
+        server
+            .exchange
+            .on_request(OutstandingRequest::forwarded(RequestKind::Describe));
         disposition
     }
 
     fn on_close(&mut self, arrived: Arrived<'_>) -> Disposition {
+        let renames = self.renames();
         let Some(server) = self.server.as_deref_mut() else {
             return self.pause(Pause::NeedsServer);
         };
         match Target::parse(arrived.body) {
             Some(Target::Statement(name)) if !name.is_empty() => {
                 self.client.statements.remove(name);
-                if self.client.mode != PoolMode::Session {
+                if renames {
                     // Other clients may use it: the server keeps it.
-                    server
-                        .exchange
-                        .on_request(OutstandingRequest::fabricated(RequestKind::Close, CLOSE_COMPLETE));
+                    server.exchange.on_request(OutstandingRequest::fabricated(
+                        RequestKind::Close,
+                        CLOSE_COMPLETE,
+                    ));
                     self.emit_fabricated();
                     return Disposition::Discard;
                 }
@@ -450,7 +543,9 @@ impl<'a> Requests<'a> {
             }
             _ => {}
         }
-        server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Close));
+        server
+            .exchange
+            .on_request(OutstandingRequest::forwarded(RequestKind::Close));
         Disposition::Forward
     }
 
@@ -463,10 +558,10 @@ impl<'a> Requests<'a> {
         let portal = split_cstr(arrived.body).map_or(&b""[..], |(portal, _)| portal);
         let (text, commented) = server.keep_portal_text(portal);
         let mut query = QueryInFlight::new(QueryKind::Execute, text, received, sent_at);
-        (query.trace, query.context) = match commented {
-            Some((trace, state)) => (Some(trace), state),
-            None => (Some(self.client.trace.effective()), self.client.trace.state()),
-        };
+        match &commented {
+            Some((trace, state)) => query.set_context((trace, *state)),
+            None => query.set_context(self.client.trace.context()),
+        }
         server.exchange.on_request(OutstandingRequest {
             query: Some(query),
             ..OutstandingRequest::forwarded(RequestKind::Execute)
@@ -480,8 +575,8 @@ impl<'a> Requests<'a> {
         };
         let text = server.exchange.keep_text(b"");
         let mut query = QueryInFlight::new(QueryKind::FunctionCall, text, self.received, self.now);
-        query.trace = Some(self.client.trace.effective());
-        query.context = self.client.trace.state();
+        query.set_context(self.client.trace.context());
+        self.client.trace.on_request_sent();
         server.exchange.on_request(OutstandingRequest {
             query: Some(query),
             ..OutstandingRequest::forwarded(RequestKind::FunctionCall)
@@ -492,23 +587,33 @@ impl<'a> Requests<'a> {
     fn on_sync(&mut self) -> Disposition {
         let Some(server) = self.server.as_deref_mut() else {
             // Nothing was asked of a server: nothing has to be awaited.
-            self.to_client.write(|out| encode::ready_for_query(out, TransactionStatus::Idle));
+            self.to_client
+                .write(|out| encode::ready_for_query(out, TransactionStatus::Idle));
             return Disposition::Discard;
         };
         server.group = None;
-        server.exchange.on_request(OutstandingRequest::forwarded(RequestKind::Sync));
+        self.client.trace.on_request_sent();
+        server
+            .exchange
+            .on_request(OutstandingRequest::forwarded(RequestKind::Sync));
         Disposition::Forward
+    }
+
+    /// Whether the client's names are mapped: its next server may be another one.
+    fn renames(&self) -> bool {
+        self.client.mode != PoolMode::Session && self.policy.max_prepared_statements > 0
     }
 
     /// Whether a name, which the client has not prepared, is one that the proxy gave to somebody's statement.
     fn is_name_of_another(&self, name: &[u8]) -> bool {
-        self.client.mode != PoolMode::Session && name.starts_with(Statement::NAME_PREFIX.as_bytes())
+        self.renames() && name.starts_with(Statement::NAME_PREFIX.as_bytes())
     }
 
     /// Answers of the proxy's own leave at once if nothing is ahead of them.
     fn emit_fabricated(&mut self) {
         if let Some(server) = self.server.as_deref_mut() {
-            self.to_client.write(|out| while server.exchange.take_fabricated(out) {});
+            self.to_client
+                .write(|out| while server.exchange.take_fabricated(out) {});
         }
     }
 }
@@ -519,7 +624,13 @@ const CLOSE_COMPLETE: [u8; 5] = *b"3\0\0\0\x04";
 /// A Query with the plan's edits, the rest of its text passed on without a copy.
 fn write_edited(arrived: &Arrived<'_>, plan: &QueryPlan, out: &mut Outbound) {
     let body_len = arrived.header.body_len + plan.inserted_len() - plan.removed_len();
-    out.copy(&FrameHeader { body_len, ..arrived.header }.to_bytes());
+    out.copy(
+        &FrameHeader {
+            body_len,
+            ..arrived.header
+        }
+        .to_bytes(),
+    );
     let mut from = 0;
     for edit in plan.edits() {
         arrived.pass_body(from, edit.at, out);
@@ -530,18 +641,35 @@ fn write_edited(arrived: &Arrived<'_>, plan: &QueryPlan, out: &mut Outbound) {
 }
 
 /// The header and the first bytes of a message whose first `replaced` bytes of body get another content.
-fn write_renamed(arrived: &Arrived<'_>, replaced: usize, out: &mut Outbound, names: impl FnOnce(&mut Vec<u8>)) {
+fn write_renamed(
+    arrived: &Arrived<'_>,
+    replaced: usize,
+    out: &mut Outbound,
+    names: impl FnOnce(&mut Vec<u8>),
+) {
     out.write(|out| {
         let start = out.len();
         out.extend_from_slice(&arrived.header.to_bytes());
         names(out);
         let body_len = arrived.header.body_len - replaced + (out.len() - start - FrameHeader::LEN);
-        let header = FrameHeader { body_len, ..arrived.header }.to_bytes();
-        out.iter_mut().skip(start).zip(header).for_each(|(to, from)| *to = from);
+        let header = FrameHeader {
+            body_len,
+            ..arrived.header
+        }
+        .to_bytes();
+        out.iter_mut()
+            .skip(start)
+            .zip(header)
+            .for_each(|(to, from)| *to = from);
     });
 }
 
-fn rename_parse(arrived: &Arrived<'_>, parse: &Parse<'_>, statement: &Statement, out: &mut Outbound) {
+fn rename_parse(
+    arrived: &Arrived<'_>,
+    parse: &Parse<'_>,
+    statement: &Statement,
+    out: &mut Outbound,
+) {
     write_renamed(arrived, parse.name.len() + 1, out, |body| {
         statement.write_name(body);
         body.push(0);
@@ -558,8 +686,7 @@ fn parse_in_flight(
 ) -> QueryInFlight {
     let text = server.exchange.keep_text(parse.text());
     let mut query = QueryInFlight::new(QueryKind::Execute, text, received, now);
-    query.trace = Some(client.trace.effective());
-    query.context = client.trace.state();
+    query.set_context(client.trace.context());
     query
 }
 
@@ -584,12 +711,22 @@ fn prepare_if_missing(
             body.extend_from_slice(statement.definition());
         });
     });
-    let effect = Effect::Prepared { name: None, statement: Rc::clone(statement) };
-    server.exchange.on_request(OutstandingRequest::withheld(RequestKind::Parse, effect));
+    let effect = Effect::Prepared {
+        name: None,
+        statement: Rc::clone(statement),
+    };
+    server
+        .exchange
+        .on_request(OutstandingRequest::withheld(RequestKind::Parse, effect));
 }
 
 /// Closes the least recently used statement of a server that has as many as it may have.
-fn make_room(server: &mut ServerSession, policy: &RequestPolicy, out: &mut Outbound, tally: &mut Tally) {
+fn make_room(
+    server: &mut ServerSession,
+    policy: &RequestPolicy,
+    out: &mut Outbound,
+    tally: &mut Tally,
+) {
     if let Some(evicted) = server.statements.evict(policy.max_prepared_statements) {
         tally.evictions += 1;
         out.write(|out| {
@@ -599,8 +736,9 @@ fn make_room(server: &mut ServerSession, policy: &RequestPolicy, out: &mut Outbo
                 body.push(0);
             });
         });
-        server
-            .exchange
-            .on_request(OutstandingRequest::withheld(RequestKind::Close, Effect::Evicted(evicted)));
+        server.exchange.on_request(OutstandingRequest::withheld(
+            RequestKind::Close,
+            Effect::Evicted(evicted),
+        ));
     }
 }

@@ -83,27 +83,43 @@ impl ServerSession {
             out.truncate(start);
             return;
         }
-        self.exchange
-            .on_request(OutstandingRequest::withheld(RequestKind::Query, Effect::None));
+        self.exchange.on_request(OutstandingRequest::withheld(
+            RequestKind::Query,
+            Effect::None,
+        ));
     }
 
     /// Keeps the text that a portal runs for telemetry; with the context in it, where there is one.
-    pub fn keep_portal_text(&mut self, portal: &[u8]) -> (Range<usize>, Option<(Arc<TraceContext>, ContextState)>) {
+    pub fn keep_portal_text(
+        &mut self,
+        portal: &[u8],
+    ) -> (Range<usize>, Option<(Arc<TraceContext>, ContextState)>) {
         let source = match portal {
             b"" => Some(&self.unnamed_portal),
             _ => self.named_portals.get(portal),
         };
         match source {
-            Some(PortalSource::Unnamed) => (self.exchange.keep_text(&self.unnamed.text), self.unnamed.trace.clone()),
-            Some(PortalSource::Named(statement)) => (self.exchange.keep_text(statement.text()), None),
+            Some(PortalSource::Unnamed) => (
+                self.exchange.keep_text(&self.unnamed.text),
+                self.unnamed.trace.clone(),
+            ),
+            Some(PortalSource::Named(statement)) => {
+                (self.exchange.keep_text(statement.text()), None)
+            }
             None => (self.exchange.keep_text(b""), None),
         }
     }
 
     /// The unnamed statement gets this text, with this context in it.
-    pub fn on_unnamed_parse(&mut self, text: &[u8], trace: Option<(Arc<TraceContext>, ContextState)>) {
+    pub fn on_unnamed_parse(
+        &mut self,
+        text: &[u8],
+        trace: Option<(Arc<TraceContext>, ContextState)>,
+    ) {
         self.unnamed.text.clear();
-        self.unnamed.text.extend_from_slice(text.get(..Exchange::TEXT_LIMIT).unwrap_or(text));
+        self.unnamed
+            .text
+            .extend_from_slice(text.get(..Exchange::TEXT_LIMIT).unwrap_or(text));
         self.unnamed.trace = trace;
     }
 

@@ -19,7 +19,9 @@ impl StartupSettings {
     ///
     /// # Errors
     /// A name that no parameter can have, or an option that is not a setting: what PostgreSQL says to it.
-    pub fn read<'a>(parameters: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Result<Self, ErrorResponse> {
+    pub fn read<'a>(
+        parameters: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Result<Self, ErrorResponse> {
         let mut read = Self::default();
         for (name, value) in parameters {
             match name {
@@ -48,10 +50,16 @@ impl StartupSettings {
             let equals = setting.iter().position(|byte| *byte == b'=');
             let Some((name, [_, value @ ..])) = equals.map(|at| setting.split_at(at)) else {
                 let setting = String::from_utf8_lossy(setting);
-                return Err(ErrorResponse::fatal(SqlState::SYNTAX_ERROR, format!("-c {setting} requires a value")));
+                return Err(ErrorResponse::fatal(
+                    SqlState::SYNTAX_ERROR,
+                    format!("-c {setting} requires a value"),
+                ));
             };
             // As ParseLongOption in src/backend/utils/misc/guc.c.
-            let name: Vec<u8> = name.iter().map(|byte| if *byte == b'-' { b'_' } else { *byte }).collect();
+            let name: Vec<u8> = name
+                .iter()
+                .map(|byte| if *byte == b'-' { b'_' } else { *byte })
+                .collect();
             self.insert(&name, value)?;
         }
         Ok(())
@@ -95,36 +103,67 @@ mod tests {
     use super::*;
 
     fn read(parameters: &[(&str, &str)]) -> Result<StartupSettings, ErrorResponse> {
-        StartupSettings::read(parameters.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+        StartupSettings::read(
+            parameters
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
+        )
     }
 
     #[test]
     fn options_are_settings_too() {
         let read = read(&[
             ("application_name", "shop"),
-            ("options", r"-c search_path=a,\ b --statement-timeout=5s -cwork_mem=1MB"),
+            (
+                "options",
+                r"-c search_path=a,\ b --statement-timeout=5s -cwork_mem=1MB",
+            ),
             ("TimeZone", "UTC"),
         ])
         .unwrap();
-        let settings: Vec<_> = read.settings.iter().map(|(name, value)| [name, value].map(String::from_utf8_lossy)).collect();
+        let settings: Vec<_> = read
+            .settings
+            .iter()
+            .map(|(name, value)| [name, value].map(String::from_utf8_lossy))
+            .collect();
         assert_eq!(
             settings,
-            [["search_path", "a, b"], ["statement_timeout", "5s"], ["TimeZone", "UTC"], ["work_mem", "1MB"]]
+            [
+                ["search_path", "a, b"],
+                ["statement_timeout", "5s"],
+                ["TimeZone", "UTC"],
+                ["work_mem", "1MB"]
+            ]
         );
         assert_eq!(read.application_name.as_deref(), Some(&b"shop"[..]));
     }
 
     #[test]
     fn what_can_be_no_parameter_is_refused_as_postgresql_does() {
-        assert_eq!(read(&[("a b", "c")]).unwrap_err().code, SqlState::UNDEFINED_OBJECT);
-        assert_eq!(read(&[("options", "-W")]).unwrap_err().code, SqlState::SYNTAX_ERROR);
-        assert_eq!(read(&[("options", "-c x")]).unwrap_err().message, "-c x requires a value");
+        assert_eq!(
+            read(&[("a b", "c")]).unwrap_err().code,
+            SqlState::UNDEFINED_OBJECT
+        );
+        assert_eq!(
+            read(&[("options", "-W")]).unwrap_err().code,
+            SqlState::SYNTAX_ERROR
+        );
+        assert_eq!(
+            read(&[("options", "-c x")]).unwrap_err().message,
+            "-c x requires a value"
+        );
     }
 
     #[test]
     fn an_application_name_is_cleaned_as_the_servers_version_does() {
-        assert_eq!(clean_application_name("caf\u{e9}".as_bytes(), 150_000), b"caf??");
-        assert_eq!(clean_application_name("caf\u{e9}".as_bytes(), 170_000), b"caf\\xc3\\xa9");
+        assert_eq!(
+            clean_application_name("caf\u{e9}".as_bytes(), 150_000),
+            b"caf??"
+        );
+        assert_eq!(
+            clean_application_name("caf\u{e9}".as_bytes(), 170_000),
+            b"caf\\xc3\\xa9"
+        );
         assert_eq!(clean_application_name(&[b'x'; 100], 170_000).len(), 63);
     }
 }

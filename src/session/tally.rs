@@ -86,8 +86,13 @@ mod tests {
             SkipReason::HintInFront,
         ];
         let mut tally = Tally::default();
-        reasons.into_iter().for_each(|reason| tally.on_skipped(reason));
-        let labels: Vec<&str> = tally.take_annotations().map(|at| ANNOTATION_OUTCOMES[at]).collect();
+        reasons
+            .into_iter()
+            .for_each(|reason| tally.on_skipped(reason));
+        let labels: Vec<&str> = tally
+            .take_annotations()
+            .map(|at| ANNOTATION_OUTCOMES[at])
+            .collect();
         assert_eq!(labels, reasons.map(SkipReason::as_str));
     }
 }

@@ -48,9 +48,12 @@ impl Judge for Unlinked {
     }
 
     fn body_needed(&mut self, header: FrameHeader) -> Result<BodyNeeded, Violation> {
-        let tag = BackendTag::from_byte(header.tag).ok_or(Violation::ServerMessageType(header.tag))?;
+        let tag =
+            BackendTag::from_byte(header.tag).ok_or(Violation::ServerMessageType(header.tag))?;
         Ok(match tag {
-            BackendTag::ParameterStatus | BackendTag::ReadyForQuery if header.body_len > WHOLE_LIMIT => {
+            BackendTag::ParameterStatus | BackendTag::ReadyForQuery
+                if header.body_len > WHOLE_LIMIT =>
+            {
                 return Err(Violation::ServerMessageLength(header.tag));
             }
             BackendTag::ParameterStatus | BackendTag::ReadyForQuery => BodyNeeded::Whole,
@@ -59,11 +62,15 @@ impl Judge for Unlinked {
         })
     }
 
-    fn on_frame(&mut self, arrived: Arrived<'_>, _: &mut Outbound) -> Result<Disposition, Violation> {
+    fn on_frame(
+        &mut self,
+        arrived: Arrived<'_>,
+        _: &mut Outbound,
+    ) -> Result<Disposition, Violation> {
         match BackendTag::from_byte(arrived.header.tag) {
             Some(BackendTag::ParameterStatus) => {
-                let (name, value) =
-                    parameter_status(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
+                let (name, value) = parameter_status(arrived.body)
+                    .ok_or(Violation::ServerMalformed(arrived.header.tag))?;
                 self.reported.push((name.into(), value.into()));
             }
             Some(BackendTag::ErrorResponse) => {
@@ -75,7 +82,11 @@ impl Judge for Unlinked {
                 });
             }
             Some(BackendTag::ReadyForQuery) => {
-                let status = arrived.body.first().copied().and_then(TransactionStatus::from_byte);
+                let status = arrived
+                    .body
+                    .first()
+                    .copied()
+                    .and_then(TransactionStatus::from_byte);
                 self.ready = Some(status.ok_or(Violation::ServerMalformed(arrived.header.tag))?);
             }
             _ => {}
@@ -93,10 +104,15 @@ mod tests {
     fn the_answer_to_a_query_of_the_proxys_own_is_what_it_reported() {
         let (mut unlinked, mut out) = (Unlinked::default(), Outbound::new());
         let answer = b"T\0\0\0\x06\0\0D\0\0\0\x06\0\0C\0\0\0\x0dSELECT 1\0S\0\0\0\x10TimeZone\0GMT\0Z\0\0\0\x05I";
-        let advanced = Forwarder::new().advance(answer, &mut unlinked, &mut out).unwrap();
+        let advanced = Forwarder::new()
+            .advance(answer, &mut unlinked, &mut out)
+            .unwrap();
         assert!(out.is_empty() && advanced.consumed == answer.len());
         assert_eq!(unlinked.ready, Some(TransactionStatus::Idle));
-        assert_eq!(unlinked.reported, [(b"TimeZone"[..].into(), b"GMT"[..].into())]);
+        assert_eq!(
+            unlinked.reported,
+            [(b"TimeZone"[..].into(), b"GMT"[..].into())]
+        );
         assert_eq!(unlinked.error, None);
     }
 
@@ -104,8 +120,13 @@ mod tests {
     fn an_error_keeps_its_sqlstate() {
         let (mut unlinked, mut out) = (Unlinked::default(), Outbound::new());
         let error = b"E\0\0\0\x1cSERROR\0C22023\0Mbad value\0\0";
-        Forwarder::new().advance(error, &mut unlinked, &mut out).unwrap();
+        Forwarder::new()
+            .advance(error, &mut unlinked, &mut out)
+            .unwrap();
         let error = unlinked.error.unwrap();
-        assert_eq!((error.code, &*error.message, error.is_fatal), (SqlState::INVALID_PARAMETER_VALUE, "bad value", false));
+        assert_eq!(
+            (error.code, &*error.message, error.is_fatal),
+            (SqlState::INVALID_PARAMETER_VALUE, "bad value", false)
+        );
     }
 }

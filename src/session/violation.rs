@@ -55,7 +55,9 @@ impl Violation {
     /// What the client reads.
     pub fn response(&self) -> ErrorResponse {
         let code = match self {
-            Self::ClientNameTooLong | Self::ClientStatementTooLong => SqlState::PROGRAM_LIMIT_EXCEEDED,
+            Self::ClientNameTooLong | Self::ClientStatementTooLong => {
+                SqlState::PROGRAM_LIMIT_EXCEEDED
+            }
             Self::ServerRefusedParameters(code) => *code,
             _ => SqlState::PROTOCOL_VIOLATION,
         };
