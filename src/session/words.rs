@@ -98,7 +98,7 @@ impl<'a> Word<'a> {
 
     pub(super) fn string(&self) -> Option<Cow<'a, [u8]>> {
         match self.kind {
-            TokenKind::String(_) => string_value(self.text, self.strings),
+            TokenKind::String => string_value(self.text, self.strings),
             _ => None,
         }
     }

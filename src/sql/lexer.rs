@@ -1,10 +1,14 @@
 //! Query text cut into tokens, by the rules of PostgreSQL's `src/backend/parser/scan.l`.
 
-use std::borrow::Cow;
-
 use memchr::memmem;
 
 use super::encoding::ClientEncoding;
+
+mod class;
+mod value;
+
+use class::{Class, class, is_identifier_part, is_tag_part};
+pub use value::{identifier_value, string_value};
 
 /// The setting standard_conforming_strings: whether a backslash in `'…'` is just a backslash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,8 +55,12 @@ pub enum TokenKind {
     Identifier,
     /// `"…"` or `U&"…"`.
     QuotedIdentifier,
-    /// A string constant with all its continuation lines.
-    String(StringFlavour),
+    /// `'…'`, `E'…'`, `N'…'` or `U&'…'` with all its continuation lines.
+    String,
+    /// `B'…'` or `X'…'` with all its continuation lines.
+    BitString,
+    /// `$tag$…$tag$`
+    DollarString,
     /// A number without its sign.
     Number,
     /// `$1`.
@@ -90,6 +98,11 @@ pub enum TokenKind {
 }
 
 impl TokenKind {
+    /// Whether it is a string constant of any kind.
+    pub fn is_string(self) -> bool {
+        matches!(self, Self::String | Self::BitString | Self::DollarString)
+    }
+
     /// Whether the server's grammar never sees it: whitespace and comments.
     pub fn is_blank(self) -> bool {
         matches!(
@@ -99,25 +112,6 @@ impl TokenKind {
     }
 }
 
-/// The ways to write a string constant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StringFlavour {
-    /// `'…'`
-    Plain,
-    /// `E'…'`
-    Escape,
-    /// `N'…'`
-    National,
-    /// `U&'…'`
-    Unicode,
-    /// `$tag$…$tag$`
-    Dollar,
-    /// `B'…'`
-    Bit,
-    /// `X'…'`
-    Hexadecimal,
-}
-
 /// What the end of the text left open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unterminated {
@@ -125,8 +119,12 @@ pub enum Unterminated {
     BlockComment,
     /// `" …`
     QuotedIdentifier,
-    /// A string constant of this flavour.
-    String(StringFlavour),
+    /// `' …`, or with the prefix E, N or U&.
+    String,
+    /// `B' …` or `X' …`
+    BitString,
+    /// `$tag$ …`
+    DollarString,
 }
 
 /// Cuts a text into tokens that follow one another without a gap.
@@ -157,6 +155,13 @@ impl<'a> Lexer<'a> {
             position: 0,
             lone_signs_end: 0,
         }
+    }
+
+    /// The next token that is no whitespace; a comment may be.
+    #[inline]
+    pub fn next_behind_whitespace(&mut self) -> Option<Token> {
+        self.position = self.run_end(self.position, Class::Blank);
+        self.next()
     }
 }
 
@@ -227,8 +232,7 @@ impl Lexer<'_> {
             let flavour = match (first, self.at(end)) {
                 (b'e' | b'E', Some(b'\'')) => StringFlavour::Escape,
                 (b'n' | b'N', Some(b'\'')) => StringFlavour::National,
-                (b'b' | b'B', Some(b'\'')) => StringFlavour::Bit,
-                (b'x' | b'X', Some(b'\'')) => StringFlavour::Hexadecimal,
+                (b'b' | b'B' | b'x' | b'X', Some(b'\'')) => StringFlavour::Bit,
                 (b'u' | b'U', Some(b'&')) => match self.at(end + 1) {
                     Some(b'\'') => return self.string(end + 2, StringFlavour::Unicode),
                     Some(b'"') => return self.quoted_identifier(end + 2),
@@ -269,8 +273,11 @@ impl Lexer<'_> {
 
     /// From the text behind the opening quote.
     fn string(&self, body: usize, flavour: StringFlavour) -> (TokenKind, usize) {
+        let (kind, open) = match flavour {
+            StringFlavour::Bit => (TokenKind::BitString, Unterminated::BitString),
+            _ => (TokenKind::String, Unterminated::String),
+        };
         let escapes = has_escapes(flavour, self.strings);
-        let doubled = !matches!(flavour, StringFlavour::Bit | StringFlavour::Hexadecimal);
         let mut position = body;
         loop {
             let found = match escapes {
@@ -278,15 +285,16 @@ impl Lexer<'_> {
                 false => self.find(position, b'\''),
             };
             let Some(found) = found else {
-                return self.unterminated(Unterminated::String(flavour));
+                return self.unterminated(open);
             };
             let behind = found + 1;
             position = match (self.at(found), self.at(behind)) {
                 (Some(b'\\'), _) => behind + self.encoding.character_length(self.rest(behind)),
-                (_, Some(b'\'')) if doubled => behind + 1,
+                // A bit string has no doubled quotes.
+                (_, Some(b'\'')) if kind == TokenKind::String => behind + 1,
                 _ => match continuation(self.sql, behind) {
                     Some(quote) => quote + 1,
-                    None => return (TokenKind::String(flavour), behind),
+                    None => return (kind, behind),
                 },
             };
         }
@@ -301,11 +309,8 @@ impl Lexer<'_> {
         };
         let delimiter = self.sql.get(start..body).unwrap_or_default();
         match memmem::find(self.rest(body), delimiter) {
-            Some(length) => (
-                TokenKind::String(StringFlavour::Dollar),
-                body + length + delimiter.len(),
-            ),
-            None => self.unterminated(Unterminated::String(StringFlavour::Dollar)),
+            Some(length) => (TokenKind::DollarString, body + length + delimiter.len()),
+            None => self.unterminated(Unterminated::DollarString),
         }
     }
 
@@ -458,142 +463,21 @@ impl Lexer<'_> {
     }
 }
 
-/// The value of a string constant as the server would see it: quotes, escapes and continuation lines undone.
-///
-/// `None` where it can't be told: not a string constant, a bit string, `U&'…'` (its escape character may stand behind it), an
-/// escape that the server refuses, or one above ASCII that depends on the server's encoding (`E'\u00e9'`). Client-only
-/// encodings are not for this function.
-pub fn string_value(token: &[u8], strings: StandardConformingStrings) -> Option<Cow<'_, [u8]>> {
-    let (flavour, body) = match *token {
-        [b'\'', ..] => (StringFlavour::Plain, 1),
-        [b'e' | b'E', b'\'', ..] => (StringFlavour::Escape, 2),
-        [b'n' | b'N', b'\'', ..] => (StringFlavour::National, 2),
-        [b'$', ..] => return dollar_string_value(token).map(Cow::Borrowed),
-        _ => return None,
-    };
-    let escapes = has_escapes(flavour, strings);
-    let inner = token.get(body..token.len().checked_sub(1)?)?;
-    let is_special = |byte: &u8| *byte == b'\'' || escapes && *byte == b'\\';
-    if !inner.iter().any(is_special) {
-        return (token.last() == Some(&b'\'')).then_some(Cow::Borrowed(inner));
-    }
-    let mut value = Vec::with_capacity(inner.len());
-    let mut position = body;
-    loop {
-        let byte = *token.get(position)?;
-        let next = token.get(position + 1).copied();
-        position += 1;
-        match (byte, next) {
-            (b'\'', Some(b'\'')) => {
-                value.push(b'\'');
-                position += 1;
-            }
-            (b'\'', None) => return Some(Cow::Owned(value)),
-            (b'\'', Some(_)) => position = continuation(token, position)? + 1,
-            (b'\\', _) if escapes => position += unescape(token.get(position..)?, &mut value)?,
-            _ => value.push(byte),
-        }
-    }
-}
-
-/// The name that an identifier stands for: unquoted, or folded to lower case (ASCII only, which is what the server does in
-/// multi-byte encodings).
-///
-/// `None` for what is no identifier, and for `U&"…"`, whose escape character may stand behind it.
-pub fn identifier_value(token: &[u8]) -> Option<Cow<'_, [u8]>> {
-    if let Some(quoted) = token.strip_prefix(b"\"") {
-        let inner = quoted.strip_suffix(b"\"")?;
-        if memchr::memchr(b'"', inner).is_none() {
-            return (!inner.is_empty()).then_some(Cow::Borrowed(inner));
-        }
-        let mut value = Vec::with_capacity(inner.len());
-        let mut bytes = inner.iter();
-        while let Some(&byte) = bytes.next() {
-            if byte == b'"' && bytes.next() != Some(&b'"') {
-                return None;
-            }
-            value.push(byte);
-        }
-        return Some(Cow::Owned(value));
-    }
-    let first = *token.first()?;
-    if class(first) != Class::Letter || !token.iter().all(|&byte| is_identifier_part(byte)) {
-        return None;
-    }
-    Some(match token.iter().any(u8::is_ascii_uppercase) {
-        true => Cow::Owned(token.to_ascii_lowercase()),
-        false => Cow::Borrowed(token),
-    })
-}
-
-fn dollar_string_value(token: &[u8]) -> Option<&[u8]> {
-    let delimiter = memchr::memchr(b'$', token.get(1..)?)? + 2;
-    let (tag, rest) = token.split_at_checked(delimiter)?;
-    rest.strip_suffix(tag)
-}
-
-/// Appends what the escape behind a backslash stands for, and says how many bytes it took.
-fn unescape(behind: &[u8], value: &mut Vec<u8>) -> Option<usize> {
-    let first = *behind.first()?;
-    let plain = match first {
-        b'b' => b'\x08',
-        b'f' => b'\x0C',
-        b'n' => b'\n',
-        b'r' => b'\r',
-        b't' => b'\t',
-        // A vertical tab since PostgreSQL 16, the letter before.
-        b'v' => return None,
-        b'0'..=b'7' => {
-            let digits = behind
-                .iter()
-                .take(3)
-                .take_while(|byte| matches!(byte, b'0'..=b'7'));
-            let (code, length) = digits.fold((0_u32, 0), |(code, length), digit| {
-                (code * 8 + u32::from(digit - b'0'), length + 1)
-            });
-            // The server keeps the lowest byte: \777 is \377.
-            return push_byte((code & 0xFF) as u8, length, value);
-        }
-        b'x' if behind.get(1).is_some_and(u8::is_ascii_hexdigit) => {
-            let length = 1 + behind
-                .iter()
-                .skip(1)
-                .take(2)
-                .take_while(|byte| byte.is_ascii_hexdigit())
-                .count();
-            return push_byte(hexadecimal(behind.get(1..length)?)? as u8, length, value);
-        }
-        b'u' | b'U' => {
-            let length = if first == b'u' { 5 } else { 9 };
-            let code = hexadecimal(behind.get(1..length)?)?;
-            return push_byte(u8::try_from(code).ok().filter(u8::is_ascii)?, length, value);
-        }
-        other => other,
-    };
-    value.push(plain);
-    Some(1)
-}
-
-/// A zero byte can't be part of a value.
-fn push_byte(byte: u8, length: usize, value: &mut Vec<u8>) -> Option<usize> {
-    value.push((byte != 0).then_some(byte)?);
-    Some(length)
-}
-
-fn hexadecimal(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0_u32, |code, &digit| {
-        Some(code.checked_mul(16)? + char::from(digit).to_digit(16)?)
-    })
+/// How a quoted string is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StringFlavour {
+    Plain,
+    Escape,
+    National,
+    Unicode,
+    Bit,
 }
 
 fn has_escapes(flavour: StringFlavour, strings: StandardConformingStrings) -> bool {
     match flavour {
         StringFlavour::Escape => true,
         StringFlavour::Plain | StringFlavour::National => strings == StandardConformingStrings::Off,
-        StringFlavour::Unicode
-        | StringFlavour::Dollar
-        | StringFlavour::Bit
-        | StringFlavour::Hexadecimal => false,
+        StringFlavour::Unicode | StringFlavour::Bit => false,
     }
 }
 
@@ -616,80 +500,6 @@ fn continuation(sql: &[u8], behind_quote: usize) -> Option<usize> {
         position += 1;
     }
 }
-
-fn is_identifier_part(byte: u8) -> bool {
-    matches!(class(byte), Class::Letter | Class::Digit | Class::Dollar)
-}
-
-/// The tag of a dollar-quoted string: an identifier without `$`.
-fn is_tag_part(byte: u8) -> bool {
-    matches!(class(byte), Class::Letter | Class::Digit)
-}
-
-#[inline]
-#[expect(
-    clippy::indexing_slicing,
-    reason = "there is a class for each of the 256 bytes"
-)]
-fn class(byte: u8) -> Class {
-    CLASSES[byte as usize]
-}
-
-/// What a byte can begin.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Letter,
-    Digit,
-    Dollar,
-    Blank,
-    Operator,
-    Quote,
-    DoubleQuote,
-    Comma,
-    OpenParenthesis,
-    CloseParenthesis,
-    OpenBracket,
-    CloseBracket,
-    Semicolon,
-    Dot,
-    Colon,
-    Nul,
-    Other,
-}
-
-const CLASSES: [Class; 256] = {
-    let mut classes = [Class::Other; 256];
-    let mut byte = 0;
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "the loop ends with the table, and the compiler runs it"
-    )]
-    while byte < 256 {
-        classes[byte] = match byte as u8 {
-            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80..=0xFF => Class::Letter,
-            b'0'..=b'9' => Class::Digit,
-            b'$' => Class::Dollar,
-            // The vertical tab is a blank since PostgreSQL 16, and a syntax error before.
-            b' ' | b'\t' | b'\n' | b'\r' | b'\x0C' | b'\x0B' => Class::Blank,
-            b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'-' | b'*'
-            | b'/' | b'%' | b'<' | b'>' | b'=' => Class::Operator,
-            b'\'' => Class::Quote,
-            b'"' => Class::DoubleQuote,
-            b',' => Class::Comma,
-            b'(' => Class::OpenParenthesis,
-            b')' => Class::CloseParenthesis,
-            b'[' => Class::OpenBracket,
-            b']' => Class::CloseBracket,
-            b';' => Class::Semicolon,
-            b'.' => Class::Dot,
-            b':' => Class::Colon,
-            b'\0' => Class::Nul,
-            _ => Class::Other,
-        };
-        byte += 1;
-    }
-    classes
-};
 
 #[cfg(test)]
 mod tests;

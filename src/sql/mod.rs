@@ -4,5 +4,6 @@
 
 pub mod comment;
 pub mod encoding;
+pub mod fingerprint;
 pub mod lexer;
 pub mod script;

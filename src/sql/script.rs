@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::encoding::ClientEncoding;
 use super::lexer::{Lexer, StandardConformingStrings, Token, TokenKind, Unterminated};
 
-/// The statements of a text. Meant to be kept and used again: it keeps its allocations from one [`read`](Self::read) to the next.
+/// The statements of a text. Meant to be kept and used again: it keeps its allocations from one
+/// [`read`](Self::read) to the next, within a bound.
 #[derive(Debug)]
 pub struct Script {
     statements: Vec<Statement>,
@@ -30,6 +31,9 @@ pub enum StatementKind {
     /// SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES, TABLE, WITH, also in parentheses.
     Data,
     /// SELECT … INTO, which makes a table: a utility statement to the server.
+    ///
+    /// INTO is looked for outside of all parentheses but those that the whole statement begins with. Within another
+    /// statement (EXPLAIN, PREPARE, EXECUTE) it is not: there the first word decides.
     SelectInto,
     /// BEGIN, START, COMMIT, END, ROLLBACK, ABORT, SAVEPOINT, RELEASE, PREPARE TRANSACTION.
     TransactionControl,
@@ -98,16 +102,18 @@ impl Script {
         encoding: ClientEncoding,
     ) {
         self.statements.clear();
+        self.statements.shrink_to(MOST_KEPT);
         self.comments.clear();
+        self.comments.shrink_to(MOST_KEPT);
         self.end = ScriptEnd::Complete;
         if memchr::memchr(0, sql).is_some() {
             self.end = ScriptEnd::Nul;
             return;
         }
         let mut current = None;
-        for token in Lexer::new(sql, strings, encoding) {
+        let mut lexer = Lexer::new(sql, strings, encoding);
+        while let Some(token) = lexer.next_behind_whitespace() {
             match token.kind {
-                TokenKind::Whitespace => continue,
                 TokenKind::LineComment | TokenKind::BlockComment => {
                     self.comments.push(token.start..token.end);
                     continue;
@@ -161,16 +167,20 @@ struct Reading {
     start: usize,
     kind: StatementKind,
     awaits: Awaits,
-    /// The last token that was no blank.
-    last: Token,
+    /// Where the last token that was no blank begins.
+    last_start: usize,
+    /// Where the last token that was no blank ends.
+    last_end: usize,
     /// How many parentheses are open.
     parentheses: usize,
     /// How many BEGIN ATOMIC and CASE are open.
     blocks: usize,
+    /// The INTO of SELECT INTO is in no more parentheses than these.
+    into_parentheses: usize,
 }
 
 /// What may still change the reading of a statement.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Awaits {
     /// The first word, behind any opening parentheses.
     FirstWord,
@@ -180,8 +190,8 @@ enum Awaits {
     CreateWhat,
     /// BEGIN ATOMIC, and in it CASE and END.
     Routine,
-    /// The INTO of SELECT INTO in no more parentheses than these.
-    Into { parentheses: usize },
+    /// The INTO of SELECT INTO.
+    Into,
     /// Nothing.
     End,
 }
@@ -192,9 +202,11 @@ impl Reading {
             start: first.start,
             kind: StatementKind::Utility,
             awaits: Awaits::FirstWord,
-            last: first,
+            last_start: first.start,
+            last_end: first.end,
             parentheses: 0,
             blocks: 0,
+            into_parentheses: 0,
         };
         reading.on_token(first, sql);
         reading
@@ -208,7 +220,7 @@ impl Reading {
         Statement {
             kind: self.kind,
             start: self.start,
-            end: self.last.end,
+            end: self.last_end,
         }
     }
 
@@ -224,16 +236,17 @@ impl Reading {
                 }
             }
         }
-        self.last = token;
+        self.last_start = token.start;
+        self.last_end = token.end;
     }
 
     #[inline]
     fn on_word(&mut self, word: &[u8], sql: &[u8]) {
         match self.awaits {
             Awaits::End => {}
-            Awaits::Into { parentheses } => {
+            Awaits::Into => {
                 if is_word(word, b"into")
-                    && self.parentheses <= parentheses
+                    && self.parentheses <= self.into_parentheses
                     && !self.is_behind(INTO_IS_NOT_SELECTS, sql)
                 {
                     self.kind = StatementKind::SelectInto;
@@ -275,33 +288,35 @@ impl Reading {
 
     #[inline]
     fn on_first_word(&mut self, word: &[u8]) {
-        let (kind, awaits) = first_word(word, self.parentheses);
+        let (kind, awaits) = first_word(word);
         // The grammar has no other statement in parentheses.
         if self.parentheses == 0 || kind == StatementKind::Data {
             self.kind = kind;
         }
         self.awaits = awaits;
+        self.into_parentheses = self.parentheses;
     }
 
     /// Whether the token before is one of these.
     fn is_behind(&self, words: &[&[u8]], sql: &[u8]) -> bool {
-        let last = self.last.text(sql);
+        let last = sql.get(self.last_start..self.last_end).unwrap_or_default();
         words.iter().any(|word| is_word(last, word))
     }
 }
 
 /// What a statement is by its first word, and what may still change that.
-fn first_word(word: &[u8], parentheses: usize) -> (StatementKind, Awaits) {
+fn first_word(word: &[u8]) -> (StatementKind, Awaits) {
     use StatementKind as Kind;
 
     let mut buffer = [0; LONGEST_FIRST_WORD];
     let Some(lower) = buffer.get_mut(..word.len()) else {
         return (Kind::Utility, Awaits::End);
     };
-    lower.copy_from_slice(word);
-    lower.make_ascii_lowercase();
+    for (lower, byte) in lower.iter_mut().zip(word) {
+        *lower = byte.to_ascii_lowercase();
+    }
     let kind = match &*lower {
-        b"select" | b"with" => return (Kind::Data, Awaits::Into { parentheses }),
+        b"select" | b"with" => return (Kind::Data, Awaits::Into),
         b"insert" | b"update" | b"delete" | b"merge" | b"values" | b"table" => Kind::Data,
         b"begin" | b"start" | b"commit" | b"end" | b"rollback" | b"abort" | b"savepoint"
         | b"release" => Kind::TransactionControl,
@@ -327,6 +342,9 @@ fn first_word(word: &[u8], parentheses: usize) -> (StatementKind, Awaits) {
 fn is_word(word: &[u8], wanted: &[u8]) -> bool {
     word.eq_ignore_ascii_case(wanted)
 }
+
+/// How many statements and comments there stays room for, however many the text before had.
+const MOST_KEPT: usize = 256;
 
 /// DEALLOCATE.
 const LONGEST_FIRST_WORD: usize = 10;

@@ -1,7 +1,6 @@
 use proptest::prelude::*;
 
 use super::super::script::{Script, ScriptEnd};
-use super::StringFlavour as Flavour;
 use super::TokenKind as Kind;
 use super::*;
 
@@ -54,22 +53,22 @@ fn a_long_row_of_signs_takes_linear_time() {
 }
 
 #[test]
-fn strings_have_their_flavours() {
-    for (sql, flavour) in [
-        ("'a'", Flavour::Plain),
-        ("e'a\\''", Flavour::Escape),
-        ("N'a'", Flavour::National),
-        ("U&'a'", Flavour::Unicode),
-        ("$$a$$", Flavour::Dollar),
-        ("$é$a$é$", Flavour::Dollar),
-        ("b'1'", Flavour::Bit),
-        ("X'1F'", Flavour::Hexadecimal),
-        ("'a'\n -- b\n 'c'", Flavour::Plain),
-        ("'a'--b\n'c'", Flavour::Plain),
-        ("b'1'\r'1'", Flavour::Bit),
+fn a_string_with_all_its_lines_is_one_token() {
+    for (sql, kind) in [
+        ("'a'", Kind::String),
+        ("e'a\\''", Kind::String),
+        ("N'a'", Kind::String),
+        ("U&'a'", Kind::String),
+        ("$$a$$", Kind::DollarString),
+        ("$é$a$é$", Kind::DollarString),
+        ("b'1'", Kind::BitString),
+        ("X'1F'", Kind::BitString),
+        ("'a'\n -- b\n 'c'", Kind::String),
+        ("'a'--b\n'c'", Kind::String),
+        ("b'1'\r'1'", Kind::BitString),
     ] {
         let kinds: Vec<Kind> = lexer(sql).map(|token| token.kind).collect();
-        assert_eq!(kinds, [Kind::String(flavour)], "{sql}");
+        assert_eq!(kinds, [kind], "{sql}");
     }
 }
 
@@ -103,21 +102,17 @@ fn an_escape_character_is_one_only_where_the_setting_or_the_prefix_says_so() {
         )
         .map(|token| token.kind)
     };
-    let plain = Kind::String(Flavour::Plain);
+    let plain = Kind::String;
     assert!(off(r"'a\';b'").eq([plain]));
-    assert!(off(r"n'a\';b'").eq([Kind::String(Flavour::National)]));
-    assert!(off(r"'a\").eq([Kind::Unterminated(Unterminated::String(Flavour::Plain))]));
+    assert!(off(r"n'a\';b'").eq([Kind::String]));
+    assert!(off(r"'a\").eq([Kind::Unterminated(Unterminated::String)]));
     assert!(lexer(r"'a\'").map(|token| token.kind).eq([plain]));
     assert!(
         lexer(r"xe'a\'")
             .map(|token| token.kind)
             .eq([Kind::Identifier, plain])
     );
-    assert!(
-        lexer(r"U&'\'")
-            .map(|token| token.kind)
-            .eq([Kind::String(Flavour::Unicode)])
-    );
+    assert!(lexer(r"U&'\'").map(|token| token.kind).eq([Kind::String]));
     assert!(strings_matter(br"'\'"));
     assert!(!strings_matter(b"'/'"));
 }
