@@ -287,7 +287,7 @@ impl SessionTrace {
         self.diverged |= before != self.journal.len() || self.answered.is_failed();
     }
 
-    /// The server is done with a message.
+    /// The server is done with a message. The ReadyForQuery that ends a login answers none.
     pub fn on_ready(&mut self, status: TransactionStatus) {
         self.advance();
         if !self.answered.is_settled() {
