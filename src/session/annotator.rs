@@ -251,10 +251,14 @@ impl<'a> Walk<'a> {
         }
         self.limit_length();
         self.plan.map_positions(self.sql, self.around.encoding);
+        let reason = self.skip.unwrap_or(SkipReason::Utility);
         self.plan.set_verdict(match self.plan.is_edited() {
             true => Verdict::Edited,
-            false => Verdict::Untouched(self.skip.unwrap_or(SkipReason::Utility)),
+            false => Verdict::Untouched(reason),
         });
+        if self.plan.inserted_len() == 0 {
+            self.plan.set_skipped(reason);
+        }
         self.trace.on_query_sent(self.status);
     }
 

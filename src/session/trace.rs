@@ -163,9 +163,8 @@ impl SessionTrace {
     ) -> (Arc<TraceContext>, ContextState) {
         self.refresh();
         let mut context = TraceContext::clone(&self.effective.context);
-        let limit = self.policy.rules().tag_length;
         for (key, value) in comment.pairs() {
-            if self.policy.allows_tag(&key) && value.len() <= limit {
+            if self.policy.accepts_tag(&key, &value) {
                 context.set_tag(&key, &value);
             }
         }
@@ -179,10 +178,10 @@ impl SessionTrace {
     }
 
     /// Sets a field, behind everything sent so far and `statements` of the message now being planned. An invalid value
-    /// empties it.
+    /// empties it; of several tags, those that are not allowed are left out.
     ///
     /// # Errors
-    /// Which rule the value breaks: a warning for the client.
+    /// Which rule the value breaks, or what was left out: a warning for the client.
     pub fn set(
         &mut self,
         scope: Scope,
@@ -191,9 +190,13 @@ impl SessionTrace {
         statements: u32,
     ) -> Result<(), InvalidValue> {
         let checked = self.policy.check(field, text);
+        let left_out = match (field, &checked) {
+            (Field::Tags, Ok(text)) => self.policy.tags_left_out(text),
+            _ => None,
+        };
         let value = checked.as_ref().ok().cloned();
         self.record(statements, Change::Set(scope, field, value));
-        checked.map(drop)
+        checked.and_then(|_| left_out.map_or(Ok(()), Err))
     }
 
     /// Gives a field its startup value, as [`Self::set`] with DEFAULT and as RESET do.
@@ -284,7 +287,7 @@ impl SessionTrace {
         self.diverged |= before != self.journal.len() || self.answered.is_failed();
     }
 
-    /// The server is done with a message.
+    /// The server is done with a message. The ReadyForQuery that ends a login answers none.
     pub fn on_ready(&mut self, status: TransactionStatus) {
         self.advance();
         if !self.answered.is_settled() {

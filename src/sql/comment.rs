@@ -97,17 +97,19 @@ fn write_plain(context: &TraceContext, out: &mut Vec<u8>) {
 }
 
 /// Percent-encodes every byte that may not stand as it is.
-fn encode(text: &[u8], may_stand: fn(u8) -> bool, out: &mut Vec<u8>) {
+fn encode(text: &[u8], may_stand: impl Fn(u8) -> bool, out: &mut Vec<u8>) {
     let digit = |value: u8| match value {
         0..=9 => b'0' + value,
         _ => b'A' + value - 10,
     };
-    for &byte in text {
-        if may_stand(byte) {
-            out.push(byte);
-        } else {
-            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
-        }
+    let mut rest = text;
+    loop {
+        let standing = rest.iter().take_while(|byte| may_stand(**byte)).count();
+        let (run, behind) = rest.split_at(standing);
+        out.extend_from_slice(run);
+        let [byte, behind @ ..] = behind else { return };
+        out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
+        rest = behind;
     }
 }
 

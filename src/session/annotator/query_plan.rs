@@ -13,6 +13,7 @@ use crate::trace_context::{ContextState, TraceContext};
 #[derive(Debug)]
 pub struct QueryPlan {
     verdict: Verdict,
+    skipped: Option<SkipReason>,
     edits: SmallVec<[PlannedEdit; 4]>,
     /// What the edits insert.
     inserts: Vec<u8>,
@@ -132,6 +133,7 @@ impl QueryPlan {
     pub fn new() -> Self {
         Self {
             verdict: Verdict::Untouched(SkipReason::Empty),
+            skipped: None,
             edits: SmallVec::new(),
             inserts: Vec::new(),
             replies: SmallVec::new(),
@@ -145,6 +147,11 @@ impl QueryPlan {
     /// The short form.
     pub fn verdict(&self) -> Verdict {
         self.verdict
+    }
+
+    /// Why no statement that goes to the server got a comment; also where the message is edited since a command was cut out.
+    pub fn skipped(&self) -> Option<SkipReason> {
+        self.skipped
     }
 
     /// The changes to the client's text, in ascending order; where two are at the same place, the first comes first.
@@ -193,6 +200,7 @@ impl QueryPlan {
     }
 
     pub(super) fn clear(&mut self) {
+        self.skipped = None;
         self.edits.clear();
         self.inserts.clear();
         self.replies.clear();
@@ -203,11 +211,18 @@ impl QueryPlan {
 
     pub(super) fn set_verdict(&mut self, verdict: Verdict) {
         self.verdict = verdict;
+        if let Verdict::Untouched(reason) = verdict {
+            self.skipped = Some(reason);
+        }
     }
 
     pub(super) fn set_context(&mut self, (context, state): (&Arc<TraceContext>, ContextState)) {
         self.trace = (!context.is_empty()).then(|| Arc::clone(context));
         self.context = state;
+    }
+
+    pub(super) fn set_skipped(&mut self, reason: SkipReason) {
+        self.skipped = Some(reason);
     }
 
     pub(super) fn is_edited(&self) -> bool {

@@ -39,6 +39,7 @@ fn data_statements_get_the_comment_behind_their_last_token() {
         let mut session = Session::traced();
         assert_eq!(session.plan(text), Verdict::Edited);
         assert_eq!(session.sent(text), expand(sent));
+        assert_eq!(session.plan.skipped(), None);
     }
 }
 
@@ -291,6 +292,7 @@ fn commands_are_answered_where_annotation_is_off_and_where_a_comment_stands() {
     let text = set(SECOND) + "; SELECT 1";
     assert_eq!(session.plan(&text), Verdict::Edited);
     assert_eq!(session.sent(&text), " SELECT 1");
+    assert_eq!(session.plan.skipped(), Some(SkipReason::Disabled));
 }
 
 #[test]

@@ -259,7 +259,9 @@ impl Gathered {
                     .iter()
                     .flat_map(Comment::pairs)
                 {
-                    self.context.set_tag(&key, &value);
+                    if policy.accepts_tag(&key, &value) {
+                        self.context.set_tag(&key, &value);
+                    }
                 }
             }
             Field::Tag(_) => {

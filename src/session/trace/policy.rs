@@ -117,6 +117,33 @@ impl TracePolicy {
             .map(|key| &**key)
     }
 
+    /// Whether a tag may be kept: its key is allowed, and its value is not too long.
+    pub(super) fn accepts_tag(&self, key: &str, value: &str) -> bool {
+        self.allows_tag(key) && value.len() <= self.rules.tag_length
+    }
+
+    /// What is left out of a valid text for [`Field::Tags`].
+    pub(super) fn tags_left_out(&self, text: &str) -> Option<InvalidValue> {
+        let tags = Comment::parse_pairs(text.as_bytes())?;
+        let is_complete = tags
+            .pairs()
+            .all(|(key, value)| self.accepts_tag(&key, &value));
+        (!is_complete).then(|| {
+            let TraceRules {
+                allowed_tags,
+                tag_length,
+                ..
+            } = &self.rules;
+            InvalidValue::new(
+                "pgspan.tags".to_owned(),
+                &format_args!(
+                    "only the tags {} are kept, with values of up to {tag_length} bytes",
+                    allowed_tags.join(", ")
+                ),
+            )
+        })
+    }
+
     /// Whether the key is one of the allowed tags.
     pub fn allows_tag(&self, key: &str) -> bool {
         self.rules.allowed_tags.iter().any(|known| **known == *key)
@@ -182,18 +209,8 @@ impl TracePolicy {
             Field::Tag(_) => as_text(text).map(Arc::from),
             Field::Tags if text.len() > TAGS_LENGTH => Err(invalid(&"it is too long")),
             Field::Tags => {
-                let tags = Comment::parse_pairs(text)
+                Comment::parse_pairs(text)
                     .ok_or_else(|| invalid(&"it must be key='value', separated by commas"))?;
-                if !tags.pairs().all(|(key, _)| self.allows_tag(&key)) {
-                    let allowed = rules.allowed_tags.join(", ");
-                    return Err(invalid(&format_args!("the allowed tags are: {allowed}")));
-                }
-                if tags
-                    .pairs()
-                    .any(|(_, value)| value.len() > rules.tag_length)
-                {
-                    return Err(invalid(&"a value is too long"));
-                }
                 as_text(text).map(Arc::from)
             }
         }
@@ -286,8 +303,13 @@ mod tests {
             check(Field::Tags, "route='%2Fa'"),
             Some("route='%2Fa'".into())
         );
-        assert_eq!(check(Field::Tags, "route='%2Fabcd'"), None);
-        assert_eq!(check(Field::Tags, "user='1'"), None);
+        assert_eq!(policy.tags_left_out("route='%2Fa'"), None);
+        assert!(policy.tags_left_out("route='%2Fabcd'").is_some());
+        let left_out = policy.tags_left_out("user='1'").unwrap().to_warning();
+        assert_eq!(
+            left_out.message,
+            "invalid value for parameter \"pgspan.tags\": only the tags application, route, controller, action, framework, db_driver are kept, with values of up to 4 bytes"
+        );
         assert_eq!(check(Field::Tags, "route=1"), None);
         assert_eq!(
             check(Field::TraceState, " a=1,, b=2"),

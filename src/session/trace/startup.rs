@@ -91,9 +91,15 @@ impl Reading<'_> {
 
     fn set(&mut self, field: Field, value: &[u8]) {
         let checked = self.policy.check(field, value);
-        if let Err(invalid) = &checked {
-            self.warnings.push(invalid.to_warning());
-        }
+        let warning = match (field, &checked) {
+            (_, Err(invalid)) => Some(invalid.to_warning()),
+            (Field::Tags, Ok(text)) => self
+                .policy
+                .tags_left_out(text)
+                .map(|left| left.to_warning()),
+            _ => None,
+        };
+        self.warnings.extend(warning);
         self.settings.set(field, checked.ok());
     }
 

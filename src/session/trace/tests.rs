@@ -318,6 +318,23 @@ fn tags_come_one_by_one_or_together() {
 }
 
 #[test]
+fn of_several_tags_only_those_that_are_not_allowed_are_left_out() {
+    let mut trace = session();
+    let text = b"route='/a',user='7'";
+    assert!(trace.set(Scope::Session, Field::Tags, text, 0).is_err());
+    assert_eq!(trace.context().0.tags, [("route".into(), "/a".into())]);
+}
+
+#[test]
+fn a_session_takes_little_memory() {
+    assert!(
+        size_of::<SessionTrace>() <= 512,
+        "{}",
+        size_of::<SessionTrace>()
+    );
+}
+
+#[test]
 fn a_made_up_trace_lasts_for_one_transaction() {
     let mut trace = session_with(TraceRules {
         generate: Some(counting),
