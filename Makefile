@@ -1,0 +1,82 @@
+# Continuous integration calls these targets and nothing else (.ci/run).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+# Seconds for each fuzz target.
+FUZZ_SECONDS ?= 10
+FUZZ_TARGETS := startup frames lexer comment scram config
+# Coverage for libFuzzer by flags that the stable toolchain takes.
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+DRIVERS := target/drivers
+# demo: `make demo DEMO=once` ends by itself, with 0 if everything was seen.
+DEMO ?=
+
+.PHONY: help deps check test drivers fuzz bench demo run image
+
+# Says what there is.
+help:
+	@awk '/^# /{text=substr($$0,3)} /^[a-z]+:/{split($$1,name,":"); if (text) print name[1] "\t" text; text=""} /^$$/{text=""}' Makefile | expand -t 12
+
+# Installs what is missing: PostgreSQL, Python's venv, Node.js, a C++ compiler for the fuzzers (as root or by sudo).
+deps:
+	scripts/deps
+
+# Format, lints, documentation.
+check:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+# Everything that can fail: checks, all tests with PostgreSQL and its drivers, a while of fuzzing.
+test: deps check drivers
+	mkdir -p target
+	cargo test --locked --no-fail-fast -- --include-ignored 2>&1 | tee target/test.log
+	$(MAKE) --no-print-directory fuzz
+	@echo; echo "All of it passed:"; grep -E '^ +(Running|Doc-tests)|^test result:' target/test.log
+
+# Installs the drivers that the tests use, by name and version, below target/.
+drivers: $(DRIVERS)/venv/done $(DRIVERS)/node/done
+
+$(DRIVERS)/venv/done: tests/drivers/requirements.txt
+	python3 -m venv $(DRIVERS)/venv
+	$(DRIVERS)/venv/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(DRIVERS)/node/done: tests/drivers/package.json
+	mkdir -p $(DRIVERS)/node
+	cp $< $(DRIVERS)/node/package.json
+	npm install --prefix $(DRIVERS)/node --no-audit --no-fund --loglevel=error
+	touch $@
+
+# Runs each fuzz target for FUZZ_SECONDS; what it finds lies in fuzz/artifacts.
+fuzz:
+	cd fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --locked --release --target $(HOST)
+	@for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/corpus/$$target fuzz/artifacts/$$target; \
+		fuzz/target/$(HOST)/release/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -verbosity=0 \
+			-artifact_prefix=fuzz/artifacts/$$target/ fuzz/corpus/$$target; \
+		echo "fuzz $$target: nothing found in $(FUZZ_SECONDS) s"; \
+	done
+
+# Measures the core (criterion), then the whole against PgBouncer: CPU per query and latency, in paired rounds.
+bench:
+	cargo bench --locked
+	cargo build --locked --release
+	benches/e2e/compare.sh target/release/pgspan
+
+# Tries it: a throwaway PostgreSQL, the proxy, a workload, and what comes out. DEMO=once ends by itself.
+demo: deps
+	cargo build --locked
+	target/debug/pgspan dev --demo $(if $(filter once,$(DEMO)),--once)
+
+# Runs with config.toml.
+run:
+	cargo run --locked --release -- run config.toml
+
+# Builds the container image.
+image:
+	docker build --file docker/Dockerfile --tag pgspan .

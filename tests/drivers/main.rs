@@ -1,0 +1,93 @@
+//! The drivers that applications use, through a transaction pool of two servers. `make drivers` installs them.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::postgres::{run, shared};
+use support::proxy::Proxy;
+use support::{TRACEPARENT, postgres};
+
+#[test]
+#[ignore = "needs the drivers: make drivers"]
+fn psycopg2() {
+    succeeds(&python(), "check_psycopg2.py");
+}
+
+#[test]
+#[ignore = "needs the drivers: make drivers"]
+fn psycopg_3() {
+    succeeds(&python(), "check_psycopg.py");
+}
+
+#[test]
+#[ignore = "needs the drivers: make drivers"]
+fn asyncpg() {
+    succeeds(&python(), "check_asyncpg.py");
+}
+
+#[test]
+#[ignore = "needs the drivers: make drivers"]
+fn pg8000() {
+    succeeds(&python(), "check_pg8000.py");
+}
+
+#[test]
+#[ignore = "needs the drivers: make drivers"]
+fn sqlalchemy() {
+    succeeds(&python(), "check_sqlalchemy.py");
+}
+
+#[test]
+#[ignore = "needs the drivers: make drivers"]
+fn node_postgres() {
+    succeeds(Path::new("node"), "check_pg.js");
+}
+
+#[test]
+#[ignore = "needs the drivers: make drivers"]
+fn postgres_js() {
+    succeeds(Path::new("node"), "check_postgres.js");
+}
+
+fn python() -> PathBuf {
+    installed().join("venv/bin/python")
+}
+
+/// Where `make drivers` puts them.
+fn installed() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/drivers")
+}
+
+fn succeeds(interpreter: &Path, script: &str) {
+    let server = shared();
+    server
+        .psql("app", "CREATE SCHEMA IF NOT EXISTS app AUTHORIZATION app")
+        .unwrap();
+    let proxy = Proxy::in_front_of(server, "[pool]\nmode = \"transaction\"\nsize = 2\n");
+    let address = proxy.address();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/drivers")
+        .join(script);
+    let mut command = Command::new(interpreter);
+    command
+        .arg(script)
+        .env("PROXY_HOST", address.ip().to_string())
+        .env("PROXY_PORT", address.port().to_string())
+        .env("TRACEPARENT", TRACEPARENT)
+        .env("NODE_PATH", installed().join("node/node_modules"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        // What a connection asks of an unresponsive proxy ends, and with it the test.
+        .env("PGCONNECT_TIMEOUT", "10");
+    let postgres::Said {
+        succeeded,
+        stdout,
+        stderr,
+    } = run(&mut command);
+    assert!(succeeded, "{stdout}\n{stderr}");
+    print!("{stdout}");
+}

@@ -1,0 +1,47 @@
+use tokio_postgres::NoTls;
+
+use crate::support::postgres::shared;
+use crate::support::proxy::Proxy;
+use crate::{connect, value};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_request_hits_its_own_query_and_no_other() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 2\n");
+    let (ann, bob) = (connect(&proxy).await, connect(&proxy).await);
+    let cancel = ann.cancel_token();
+    let of_bob =
+        tokio::spawn(async move { value(&bob, "SELECT 'whole' FROM pg_sleep(1.5)").await });
+    let of_ann = tokio::spawn(async move {
+        let error = ann.simple_query("SELECT pg_sleep(60)").await.unwrap_err();
+        (
+            error.code().unwrap().code().to_owned(),
+            value(&ann, "SELECT 'afterwards'").await,
+        )
+    });
+    // A request that comes before its query is none: again, until it has hit.
+    while !of_ann.is_finished() {
+        cancel.cancel_query(NoTls).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let (code, afterwards) = of_ann.await.unwrap();
+    assert_eq!(
+        (code.as_str(), afterwards.as_str()),
+        ("57014", "afterwards")
+    );
+    assert_eq!(of_bob.await.unwrap(), "whole");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_clients_cancel_request_does_not_hit_who_has_its_server_now() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
+    let (ann, bob) = (connect(&proxy).await, connect(&proxy).await);
+    let cancel = ann.cancel_token();
+    assert_eq!(value(&ann, "SELECT 1").await, "1");
+    let of_bob =
+        tokio::spawn(async move { value(&bob, "SELECT 'whole' FROM pg_sleep(0.5)").await });
+    while !of_bob.is_finished() {
+        cancel.cancel_query(NoTls).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(of_bob.await.unwrap(), "whole");
+}

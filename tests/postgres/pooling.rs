@@ -1,0 +1,174 @@
+use std::collections::BTreeSet;
+
+use tokio::sync::mpsc;
+
+use crate::support::postgres::shared;
+use crate::support::proxy::Proxy;
+use crate::{connect, value};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_of_many_clients_share_a_server() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
+    let mut servers = BTreeSet::new();
+    let (ann, bob) = (connect(&proxy).await, connect(&proxy).await);
+    for _ in 0..5 {
+        servers.insert(value(&ann, "SELECT pg_backend_pid()").await);
+        servers.insert(value(&bob, "SELECT pg_backend_pid()").await);
+    }
+    assert_eq!(servers.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_keeps_its_server() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 2\n");
+    let (ann, bob) = (connect(&proxy).await, connect(&proxy).await);
+    ann.batch_execute("BEGIN").await.unwrap();
+    let server = value(&ann, "SELECT pg_backend_pid()").await;
+    for _ in 0..5 {
+        assert_ne!(value(&bob, "SELECT pg_backend_pid()").await, server);
+        assert_eq!(value(&ann, "SELECT pg_backend_pid()").await, server);
+    }
+    ann.batch_execute("COMMIT").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_keeps_its_server() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nmode = \"session\"\nsize = 2\n");
+    let (ann, bob) = (connect(&proxy).await, connect(&proxy).await);
+    let server = value(&ann, "SELECT pg_backend_pid()").await;
+    assert_ne!(value(&bob, "SELECT pg_backend_pid()").await, server);
+    assert_eq!(value(&ann, "SELECT pg_backend_pid()").await, server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_are_never_more_servers_than_the_pool_may_have() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 3\n");
+    let mut tasks = Vec::new();
+    for _ in 0..12 {
+        let client = connect(&proxy).await;
+        tasks.push(tokio::spawn(async move {
+            let mut servers = BTreeSet::new();
+            for _ in 0..20 {
+                servers
+                    .insert(value(&client, "SELECT pg_backend_pid() FROM pg_sleep(0.002)").await);
+            }
+            servers
+        }));
+    }
+    let mut servers = BTreeSet::new();
+    for task in tasks {
+        servers.extend(task.await.unwrap());
+    }
+    assert_eq!(servers.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_longest_waiting_client_is_served_first() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
+    let holder = connect(&proxy).await;
+    holder.batch_execute("BEGIN").await.unwrap();
+    let (sender, mut served) = mpsc::unbounded_channel();
+    for number in 0..5 {
+        let (client, sender) = (connect(&proxy).await, sender.clone());
+        tokio::spawn(async move {
+            value(&client, "SELECT 1").await;
+            sender.send(number).unwrap();
+        });
+        // The next one only asks when this one waits.
+        let waiting = f64::from(number + 1);
+        tokio::task::block_in_place(|| {
+            let is_waiting =
+                || (proxy.metric("pgspan_pool_waiting_clients", &[]) >= waiting).then_some(());
+            crate::support::eventually(is_waiting).expect("the client waits");
+        });
+    }
+    holder.batch_execute("COMMIT").await.unwrap();
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        order.push(served.recv().await.unwrap());
+    }
+    assert_eq!(order, [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_too_long_is_told_so() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\ncheckout_timeout = \"300ms\"\n");
+    let (holder, waiter) = (connect(&proxy).await, connect(&proxy).await);
+    holder.batch_execute("BEGIN").await.unwrap();
+    let error = waiter.simple_query("SELECT 1").await.unwrap_err();
+    let error = error.as_db_error().unwrap();
+    assert_eq!(
+        (error.message(), error.code().code()),
+        ("query_wait_timeout", "57014")
+    );
+    holder.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(value(&holder, "SELECT 1").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_client_sets_is_not_seen_by_the_next() {
+    for mode in ["transaction", "session"] {
+        let proxy = Proxy::in_front_of(shared(), &format!("[pool]\nmode = \"{mode}\"\nsize = 1\n"));
+        let ann = connect(&proxy).await;
+        ann.batch_execute("SET datestyle = 'german'; SET application_name = 'ann'")
+            .await
+            .unwrap();
+        assert_eq!(value(&ann, "SELECT DATE '2026-02-01'").await, "01.02.2026");
+        if mode == "session" {
+            drop(ann);
+            let bob = connect(&proxy).await;
+            assert_eq!(
+                value(&bob, "SELECT DATE '2026-02-01'").await,
+                "2026-02-01",
+                "{mode}"
+            );
+            continue;
+        }
+        let bob = connect(&proxy).await;
+        assert_eq!(
+            value(&bob, "SELECT DATE '2026-02-01'").await,
+            "2026-02-01",
+            "{mode}"
+        );
+        assert_eq!(value(&bob, "SHOW application_name").await, "", "{mode}");
+        assert_eq!(
+            value(&ann, "SELECT DATE '2026-02-01'").await,
+            "01.02.2026",
+            "{mode}"
+        );
+        assert_eq!(value(&ann, "SHOW application_name").await, "ann", "{mode}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abandoned_transaction_is_rolled_back_before_the_next_client() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
+    shared()
+        .psql(
+            "app",
+            "CREATE TABLE IF NOT EXISTS abandoned (a int); GRANT ALL ON abandoned TO app",
+        )
+        .unwrap();
+    let ann = connect(&proxy).await;
+    ann.batch_execute("BEGIN; INSERT INTO abandoned VALUES (1)")
+        .await
+        .unwrap();
+    drop(ann);
+    let bob = connect(&proxy).await;
+    assert_eq!(value(&bob, "SELECT count(*) FROM abandoned").await, "0");
+    bob.batch_execute("BEGIN; COMMIT").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_died_is_replaced() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
+    let client = connect(&proxy).await;
+    let server = value(&client, "SELECT pg_backend_pid()").await;
+    shared()
+        .psql(
+            "app",
+            &format!("SELECT pg_terminate_backend({server}, 10000)"),
+        )
+        .unwrap();
+    assert_ne!(value(&client, "SELECT pg_backend_pid()").await, server);
+}

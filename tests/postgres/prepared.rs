@@ -1,0 +1,88 @@
+use std::collections::BTreeSet;
+
+use crate::support::postgres::shared;
+use crate::support::proxy::Proxy;
+use crate::{connect, value};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_statement_survives_a_change_of_server() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 3\n");
+    let client = connect(&proxy).await;
+    let statement = client
+        .prepare("SELECT $1::int + 1, pg_backend_pid()")
+        .await
+        .unwrap();
+    let mut servers = BTreeSet::new();
+    let mut holders = Vec::new();
+    for number in 0..3 {
+        let row = client.query_one(&statement, &[&number]).await.unwrap();
+        assert_eq!(row.get::<_, i32>(0), number + 1);
+        servers.insert(row.get::<_, i32>(1));
+        // Takes the server that has just been used: the client must go on with another one.
+        if number < 2 {
+            let holder = connect(&proxy).await;
+            holder.batch_execute("BEGIN").await.unwrap();
+            holders.push(holder);
+        }
+    }
+    assert!(servers.len() >= 2, "{servers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_with_the_same_names_keep_their_own_statements() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
+    let (ann, bob) = (connect(&proxy).await, connect(&proxy).await);
+    // tokio-postgres names them s0, s1, … in each connection.
+    let of_ann = ann.prepare("SELECT 'ann'").await.unwrap();
+    let of_bob = bob.prepare("SELECT 'bob'").await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(
+            ann.query_one(&of_ann, &[]).await.unwrap().get::<_, &str>(0),
+            "ann"
+        );
+        assert_eq!(
+            bob.query_one(&of_bob, &[]).await.unwrap().get::<_, &str>(0),
+            "bob"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_statements_than_a_server_keeps() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\nmax_prepared_statements = 10\n");
+    let client = connect(&proxy).await;
+    let mut statements = Vec::new();
+    for number in 0..50 {
+        statements.push(client.prepare(&format!("SELECT {number}")).await.unwrap());
+    }
+    for _ in 0..2 {
+        for (number, statement) in (0..).zip(&statements) {
+            assert_eq!(
+                client
+                    .query_one(statement, &[])
+                    .await
+                    .unwrap()
+                    .get::<_, i32>(0),
+                number
+            );
+        }
+    }
+    let kept: u32 = value(&client, "SELECT count(*) FROM pg_prepared_statements")
+        .await
+        .parse()
+        .unwrap();
+    assert!(kept <= 10, "{kept}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_fails_leaves_the_others_alone() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
+    let client = connect(&proxy).await;
+    let good = client.prepare("SELECT 1").await.unwrap();
+    let error = client.prepare("SELECT nosuch").await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "42703");
+    assert_eq!(
+        client.query_one(&good, &[]).await.unwrap().get::<_, i32>(0),
+        1
+    );
+}
