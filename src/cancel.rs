@@ -45,17 +45,17 @@ pub async fn forward(server: &ServerCard) -> CancelOutcome {
 
 /// The server closes the connection when it has signalled the process.
 async fn deliver(address: &PeerAddress, request: &[u8]) -> std::io::Result<()> {
-    let mut end = [0; 1];
+    let mut end = Vec::new();
     match address {
         PeerAddress::Tcp(address) => {
             let mut stream = TcpStream::connect(address).await?;
             stream.write_all(request).await?;
-            stream.read(&mut end).await?;
+            stream.take(1).read_to_end(&mut end).await?;
         }
         PeerAddress::Unix(path) => {
             let mut stream = UnixStream::connect(path).await?;
             stream.write_all(request).await?;
-            stream.read(&mut end).await?;
+            stream.take(1).read_to_end(&mut end).await?;
         }
     }
     Ok(())

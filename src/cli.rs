@@ -164,15 +164,13 @@ mod tests {
                 "7000",
                 "--http-port",
                 "7001",
-                "--demo",
-                "--keep"
+                "--demo"
             ]),
             Command::Dev(DevOptions {
                 port: Some(7000),
                 http_port: Some(7001),
                 demo: true,
                 once: true,
-                keep: true,
             })
         );
     }

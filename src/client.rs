@@ -12,6 +12,7 @@ use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::outbound::Outbound;
+use crate::protocol::startup::Parameter;
 use crate::server_pool::{Refusal, ServerPool};
 use crate::session::client_session::ClientSession;
 use crate::session::startup_settings::{StartupSettings, clean_application_name};
@@ -137,7 +138,7 @@ async fn welcome(worker: &Rc<Worker>, admitted: Box<Admitted>) -> Option<Guest> 
 async fn prepare(
     worker: &Rc<Worker>,
     key: &PoolKey,
-    parameters: &[(Box<[u8]>, Box<[u8]>)],
+    parameters: &[Parameter],
     has_long_cancel_key: bool,
     out: &mut Outbound,
 ) -> Result<(Rc<ServerPool>, ClientSession, Rc<SessionCard>), ErrorResponse> {

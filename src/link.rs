@@ -229,7 +229,7 @@ impl Link {
     }
 
     /// Takes the server that the client was waiting for.
-    fn receive_server(&mut self, cx: &mut Context<'_>) -> Result<bool, Parting> {
+    fn receive_server(&mut self, cx: &Context<'_>) -> Result<bool, Parting> {
         let Some(ticket) = &self.ticket else {
             return Ok(false);
         };
@@ -461,7 +461,7 @@ impl Link {
     }
 
     /// Nothing more can be done now. A client that rests may be sent away.
-    fn rest(&mut self, now: Instant) -> Result<(), Parting> {
+    fn rest(&self, now: Instant) -> Result<(), Parting> {
         let rests = self.ticket.is_none()
             && self
                 .server

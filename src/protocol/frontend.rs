@@ -92,7 +92,7 @@ pub struct Parse<'a> {
 
 impl<'a> Parse<'a> {
     /// Reads the beginning of a body; `None` where no name ends in it.
-    pub fn parse(body: &'a [u8]) -> Option<Self> {
+    pub fn read(body: &'a [u8]) -> Option<Self> {
         let (name, definition) = split_cstr(body)?;
         Some(Self { name, definition })
     }
@@ -116,7 +116,7 @@ pub struct Bind<'a> {
 
 impl<'a> Bind<'a> {
     /// Reads the beginning of a body; `None` where the two names don't end in it.
-    pub fn parse(body: &'a [u8]) -> Option<Self> {
+    pub fn read(body: &'a [u8]) -> Option<Self> {
         let (portal, rest) = split_cstr(body)?;
         let (statement, _) = split_cstr(rest)?;
         Some(Self {
@@ -138,7 +138,7 @@ pub enum Target<'a> {
 
 impl<'a> Target<'a> {
     /// Reads the whole body of a Describe or a Close.
-    pub fn parse(body: &'a [u8]) -> Option<Self> {
+    pub fn read(body: &'a [u8]) -> Option<Self> {
         let (kind, rest) = body.split_first()?;
         let (name, []) = split_cstr(rest)? else {
             return None;
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_parse_is_a_name_and_a_definition() {
-        let parse = Parse::parse(b"s1\0SELECT $1\0\0\x01\0\0\0\x17").unwrap();
+        let parse = Parse::read(b"s1\0SELECT $1\0\0\x01\0\0\0\x17").unwrap();
         assert_eq!(parse.name, b"s1");
         assert_eq!(parse.text(), b"SELECT $1");
         assert_eq!(parse.definition, b"SELECT $1\0\0\x01\0\0\0\x17");
@@ -165,19 +165,19 @@ mod tests {
 
     #[test]
     fn a_bind_names_its_portal_and_its_statement() {
-        let bind = Bind::parse(b"\0s1\0\0\0rest").unwrap();
+        let bind = Bind::read(b"\0s1\0\0\0rest").unwrap();
         assert_eq!(
             (bind.portal, bind.statement, bind.names_len),
             (&b""[..], &b"s1"[..], 4)
         );
-        assert!(Bind::parse(b"\0s1").is_none());
+        assert!(Bind::read(b"\0s1").is_none());
     }
 
     #[test]
     fn a_target_is_exactly_one_name() {
-        assert!(Target::parse(b"Ss1\0") == Some(Target::Statement(b"s1")));
-        assert!(Target::parse(b"P\0") == Some(Target::Portal(b"")));
-        assert!(Target::parse(b"Ss1\0x").is_none());
-        assert!(Target::parse(b"X\0").is_none());
+        assert!(Target::read(b"Ss1\0") == Some(Target::Statement(b"s1")));
+        assert!(Target::read(b"P\0") == Some(Target::Portal(b"")));
+        assert!(Target::read(b"Ss1\0x").is_none());
+        assert!(Target::read(b"X\0").is_none());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use crate::protocol::startup::Parameter;
+
 /// The parameters that follow a client from server to server although it never asked: drivers rely on the values they were told.
 ///
 /// They are those that PgBouncer tracks, of which PostgreSQL reports every change.
@@ -18,7 +20,7 @@ const FOLLOWING: [&[u8]; 6] = [
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ParameterSet {
     /// Sorted by name, no name twice by PostgreSQL's rules (ASCII case does not count).
-    values: Vec<(Box<[u8]>, Box<[u8]>)>,
+    values: Vec<Parameter>,
 }
 
 impl ParameterSet {

@@ -246,7 +246,7 @@ impl Replies<'_> {
         Ok(Disposition::Forward)
     }
 
-    fn on_notice(&mut self, arrived: &Arrived<'_>, out: &mut Outbound) -> Disposition {
+    fn on_notice(&self, arrived: &Arrived<'_>, out: &mut Outbound) -> Disposition {
         if !self.server.exchange.is_delivering() {
             return Disposition::Discard;
         }

@@ -330,7 +330,7 @@ impl<'a> Requests<'a> {
             return Ok(self.pause(Pause::NeedsServer));
         };
         server.group.get_or_insert((self.received, self.now));
-        let Some(parse) = Parse::parse(arrived.body) else {
+        let Some(parse) = Parse::read(arrived.body) else {
             return match arrived.whole() {
                 // The server will say what is wrong with it.
                 Some(_) => {
@@ -440,7 +440,7 @@ impl<'a> Requests<'a> {
         };
         server.group.get_or_insert((self.received, self.now));
         self.bench.tally.binds += 1;
-        let Some(bind) = Bind::parse(arrived.body) else {
+        let Some(bind) = Bind::read(arrived.body) else {
             if arrived.whole().is_none() {
                 return Err(Violation::ClientNameTooLong);
             }
@@ -491,7 +491,7 @@ impl<'a> Requests<'a> {
             return self.pause(Pause::NeedsServer);
         };
         let mut disposition = Disposition::Forward;
-        if let Some(Target::Statement(name)) = Target::parse(arrived.body)
+        if let Some(Target::Statement(name)) = Target::read(arrived.body)
             && !name.is_empty()
             && renames
         {
@@ -525,7 +525,7 @@ impl<'a> Requests<'a> {
         let Some(server) = self.server.as_deref_mut() else {
             return self.pause(Pause::NeedsServer);
         };
-        match Target::parse(arrived.body) {
+        match Target::read(arrived.body) {
             Some(Target::Statement(name)) if !name.is_empty() => {
                 self.client.statements.remove(name);
                 if renames {

@@ -88,11 +88,13 @@ impl Definitions {
     }
 }
 
+type ByName = HashMap<Box<[u8]>, Rc<Statement>>;
+
 /// What a client's names stand for.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
     /// Made when the first one is prepared: most idle clients have none.
-    by_name: Option<Box<HashMap<Box<[u8]>, Rc<Statement>>>>,
+    by_name: Option<Box<ByName>>,
 }
 
 impl ClientStatements {
