@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn the_answer_to_a_query_of_the_proxys_own_is_what_it_reported() {
         let (mut unlinked, mut out) = (Unlinked::default(), Outbound::new());
-        let answer = b"T\0\0\0\x06\0\0D\0\0\0\x06\0\0C\0\0\0\x0dSELECT 1\0S\0\0\0\x10TimeZone\0GMT\0Z\0\0\0\x05I";
+        let answer = b"T\0\0\0\x06\0\0D\0\0\0\x06\0\0C\0\0\0\x0dSELECT 1\0S\0\0\0\x11TimeZone\0GMT\0Z\0\0\0\x05I";
         let advanced = Forwarder::new()
             .advance(answer, &mut unlinked, &mut out)
             .unwrap();
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn an_error_keeps_its_sqlstate() {
         let (mut unlinked, mut out) = (Unlinked::default(), Outbound::new());
-        let error = b"E\0\0\0\x1cSERROR\0C22023\0Mbad value\0\0";
+        let error = b"E\0\0\0\x1eSERROR\0C22023\0Mbad value\0\0";
         Forwarder::new()
             .advance(error, &mut unlinked, &mut out)
             .unwrap();
