@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{AdmissionError, Admitted, Arrival, Gate};
 use crate::cancel;
 use crate::protocol::cancel_key::CancelKey;
+use crate::shard::{GOODBYE_TIMEOUT, clock};
 use crate::telemetry::labels::{CancelOutcome, LoginOutcome, Rejection};
 use crate::telemetry::metrics::ProcessMetrics;
-use crate::worker::{GOODBYE_TIMEOUT, Mail, WorkerHandle, clock};
+use crate::worker::{Mail, Worker};
 
 /// Connections that may be logging in at a time; further ones wait in the kernel's queue.
 const MAX_ARRIVING: usize = 1024;
@@ -27,7 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Acceptor {
     gate: Gate,
-    workers: Vec<WorkerHandle>,
+    workers: Vec<Worker>,
     arriving: Arc<Semaphore>,
     process: Arc<ProcessMetrics>,
     login_timeout: Duration,
@@ -37,7 +38,7 @@ impl Acceptor {
     /// Lets clients in by `gate`, to these workers.
     pub fn new(
         gate: Gate,
-        workers: Vec<WorkerHandle>,
+        workers: Vec<Worker>,
         process: Arc<ProcessMetrics>,
         login_timeout: Duration,
     ) -> Self {
@@ -51,7 +52,7 @@ impl Acceptor {
     }
 
     /// The workers.
-    pub fn workers(&self) -> &[WorkerHandle] {
+    pub fn workers(&self) -> &[Worker] {
         &self.workers
     }
 
@@ -123,7 +124,7 @@ impl Acceptor {
     }
 
     /// A pool lives on one worker, so that its limit is exact and no server idles beside a client that waits.
-    fn worker_for(&self, admitted: &Admitted) -> &WorkerHandle {
+    fn worker_for(&self, admitted: &Admitted) -> &Worker {
         let mut hasher = DefaultHasher::new();
         (&admitted.database, &admitted.user).hash(&mut hasher);
         let number = hasher.finish() % self.workers.len() as u64;

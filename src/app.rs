@@ -19,13 +19,14 @@ use crate::config::choices::{Compression, LogFormat, LogLevel, WorkerCount};
 use crate::config::{Config, Otlp};
 use crate::http::{self, Readiness, Told};
 use crate::session::tally::ANNOTATION_OUTCOMES;
+use crate::shard::clock;
 use crate::telemetry::exporter::{OtlpEndpoint, OtlpError, OtlpSettings};
 use crate::telemetry::log::{self, LINE_QUEUE, Lines};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::registry::{MetricLabels, Registry};
 use crate::telemetry::slow_query::{SlowQueryPolicy, Telling};
 use crate::telemetry::{Telemetry, labels};
-use crate::worker::{Mail, WorkerHandle, clock};
+use crate::worker::{Mail, Worker};
 
 /// The version of PgBouncer whose console and metrics are spoken.
 const PGBOUNCER_VERSION: &str = "1.25.2";
@@ -103,7 +104,7 @@ impl App {
         let workers = (0..worker_count(config.workers.count))
             .map(|number| {
                 let worker = telemetry.worker(slow_query_policy(&config));
-                WorkerHandle::start(number, Arc::clone(&config), Arc::clone(&registry), worker)
+                Worker::start(number, Arc::clone(&config), Arc::clone(&registry), worker)
             })
             .collect::<io::Result<Vec<_>>>()
             .map_err(StartError::Thread)?;

@@ -17,14 +17,14 @@ use crate::server_pool::{Refusal, ServerPool};
 use crate::session::client_session::ClientSession;
 use crate::session::startup_settings::{StartupSettings, clean_application_name};
 use crate::session::trace::{SessionTrace, Startup};
+use crate::shard::{GOODBYE_TIMEOUT, PoolKey, SessionCard, Shard};
 use crate::telemetry::labels::LoginOutcome;
-use crate::worker::{GOODBYE_TIMEOUT, PoolKey, SessionCard, Worker};
 
 /// Serves a client that has logged in, until it leaves.
-pub async fn serve_client(worker: Rc<Worker>, admitted: Box<Admitted>) {
+pub async fn serve_client(shard: Rc<Shard>, admitted: Box<Admitted>) {
     let accepted_at = admitted.accepted_at;
     // Boxed and done with before the client is served: what waits for years is small.
-    let Some(guest) = Box::pin(welcome(&worker, admitted)).await else {
+    let Some(guest) = Box::pin(welcome(&shard, admitted)).await else {
         return;
     };
     let Guest {
@@ -46,13 +46,10 @@ pub async fn serve_client(worker: Rc<Worker>, admitted: Box<Admitted>) {
     log_parting(
         &pool,
         &parting,
-        worker
-            .now()
-            .saturating_duration_since(accepted_at)
-            .as_secs(),
+        shard.now().saturating_duration_since(accepted_at).as_secs(),
     );
     Box::pin(link.part(&parting)).await;
-    worker.forget(&card);
+    shard.forget(&card);
     pool.metrics.clients.decrease();
     drop(place);
 }
@@ -65,7 +62,7 @@ struct Guest {
 }
 
 /// Tells the client what it has to know. `None` where it was sent away instead.
-async fn welcome(worker: &Rc<Worker>, admitted: Box<Admitted>) -> Option<Guest> {
+async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
     let Admitted {
         stream,
         user,
@@ -80,27 +77,27 @@ async fn welcome(worker: &Rc<Worker>, admitted: Box<Admitted>) -> Option<Guest> 
     let socket = stream.prepare().and_then(|()| Socket::new(stream)).ok()?;
     let mut lane = Lane::new(socket);
     let key = PoolKey { database, user };
-    let process = worker.process();
+    let process = shard.process();
     let mut out = Outbound::new();
     let outcome = prepare(
-        worker,
+        shard,
         &key,
         &parameters,
         version.has_long_cancel_keys(),
         &mut out,
     )
     .await;
-    let elapsed = worker.now().saturating_duration_since(accepted_at);
+    let elapsed = shard.now().saturating_duration_since(accepted_at);
     match outcome {
         Ok((pool, session, card)) => {
             if lane.send(&mut out, &[]).is_err() {
                 process.logged_in(LoginOutcome::Abandoned, elapsed);
-                worker.forget(&card);
+                shard.forget(&card);
                 return None;
             }
             process.logged_in(LoginOutcome::Completed, elapsed);
             let link = Link::new(
-                Rc::clone(worker),
+                Rc::clone(shard),
                 Rc::clone(&pool),
                 Rc::clone(&card),
                 lane,
@@ -136,7 +133,7 @@ async fn welcome(worker: &Rc<Worker>, admitted: Box<Admitted>) -> Option<Guest> 
 }
 
 async fn prepare(
-    worker: &Rc<Worker>,
+    shard: &Rc<Shard>,
     key: &PoolKey,
     parameters: &[Parameter],
     has_long_cancel_key: bool,
@@ -144,14 +141,14 @@ async fn prepare(
 ) -> Result<(Rc<ServerPool>, ClientSession, Rc<SessionCard>), ErrorResponse> {
     /// What protocol 3.2 allows and PostgreSQL 18 uses, and what older versions of the protocol have room for.
     const SECRET_LENS: [usize; 2] = [32, 4];
-    if worker.is_draining() {
+    if shard.is_draining() {
         return Err(Refusal::Draining.response());
     }
     let unknown = || {
         let message = format!("database \"{}\" does not exist", key.database);
         ErrorResponse::fatal(SqlState::INVALID_CATALOG_NAME, message)
     };
-    let pool = worker.pool(key).ok_or_else(unknown)?;
+    let pool = shard.pool(key).ok_or_else(unknown)?;
     let parameters = parameters.iter().map(|(name, value)| (&**name, &**value));
     let Startup {
         trace,
@@ -173,7 +170,7 @@ async fn prepare(
     }
     let [long, short] = SECRET_LENS;
     let secret_len = if has_long_cancel_key { long } else { short };
-    let card = worker.new_card(secret_len, pool.settings.client_idle_timeout);
+    let card = shard.new_card(secret_len, pool.settings.client_idle_timeout);
     out.write(|out| {
         warnings.iter().for_each(|warning| warning.encode(out));
         for (name, value) in &welcome.reported {

@@ -14,29 +14,17 @@ use crate::net::lane::Lane;
 use crate::protocol::error_response::ErrorResponse;
 use crate::protocol::forwarder::Forwarder;
 use crate::protocol::outbound::Outbound;
+use crate::scratch::Scratch;
 use crate::server::ServerConnection;
 use crate::server_pool::{Asked, Refusal, ServerPool, Ticket, lost_server};
 use crate::session::client_session::ClientSession;
 use crate::session::exchange::Received;
 use crate::session::replies::Replies;
-use crate::session::requests::{Pause, Requests, Workbench};
+use crate::session::requests::{Pause, Requests};
 use crate::session::tally::Tally;
 use crate::session::violation::Violation;
+use crate::shard::{GOODBYE_TIMEOUT, SessionCard, Shard};
 use crate::telemetry::labels::{Blame, ServerClose};
-use crate::worker::{SessionCard, Worker};
-
-/// What every client of a worker reads into and writes from, one at a time.
-#[derive(Debug)]
-pub struct Scratch {
-    /// One read.
-    read: Box<[u8]>,
-    to_server: Outbound,
-    to_client: Outbound,
-    bench: Workbench,
-}
-
-/// How much is read at a time.
-const READ_LEN: usize = 64 * 1024;
 
 /// How much a client may send ahead while it waits for a server; what comes behind it stays in the kernel.
 const HELD_LIMIT: usize = 64 * 1024;
@@ -44,28 +32,10 @@ const HELD_LIMIT: usize = 64 * 1024;
 /// How often one poll goes round before it lets others have their turn.
 const ROUNDS: usize = 16;
 
-impl Scratch {
-    /// Empty, for one worker.
-    pub fn new() -> Self {
-        Self {
-            read: vec![0; READ_LEN].into(),
-            to_server: Outbound::new(),
-            to_client: Outbound::new(),
-            bench: Workbench::new(),
-        }
-    }
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// A client that is logged in, with the server that it is linked to at the moment.
 #[derive(Debug)]
 pub struct Link {
-    worker: Rc<Worker>,
+    shard: Rc<Shard>,
     pool: Rc<ServerPool>,
     card: Rc<SessionCard>,
     client: Lane,
@@ -128,7 +98,7 @@ impl Parting {
 impl Link {
     /// A client that has read ReadyForQuery. `held` is what it sent ahead.
     pub fn new(
-        worker: Rc<Worker>,
+        shard: Rc<Shard>,
         pool: Rc<ServerPool>,
         card: Rc<SessionCard>,
         client: Lane,
@@ -136,7 +106,7 @@ impl Link {
         held: Vec<u8>,
     ) -> Self {
         Self {
-            worker,
+            shard,
             pool,
             card,
             client,
@@ -157,7 +127,7 @@ impl Link {
 
     /// Serves the client until it leaves, or can't be served any more.
     pub fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Parting> {
-        let now = self.worker.now();
+        let now = self.shard.now();
         match self.serve(cx, now) {
             Ok(()) => Poll::Pending,
             Err(parting) => Poll::Ready(parting),
@@ -204,7 +174,7 @@ impl Link {
         if !self.client.is_drained() {
             return Ok(false);
         }
-        let scratch = &mut *self.worker.scratch();
+        let scratch = &mut *self.shard.scratch();
         let len = match server.lane.socket.poll_read(cx, &mut scratch.read) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(0) | Err(_)) => return Err(Parting::ServerLost),
@@ -268,8 +238,8 @@ impl Link {
         {
             return Ok(false);
         }
-        let worker = Rc::clone(&self.worker);
-        let scratch = &mut *worker.scratch();
+        let shard = Rc::clone(&self.shard);
+        let scratch = &mut *shard.scratch();
         if self.pause.is_some() || !self.held.is_empty() {
             let held = std::mem::take(&mut self.held);
             self.judge(&held, scratch, now)?;
@@ -295,7 +265,7 @@ impl Link {
         if self.held.len() >= HELD_LIMIT {
             return Ok(false);
         }
-        let scratch = &mut *self.worker.scratch();
+        let scratch = &mut *self.shard.scratch();
         let room = scratch
             .read
             .get_mut(..HELD_LIMIT - self.held.len())
@@ -429,12 +399,12 @@ impl Link {
             && self.client.is_drained()
         {
             let pid = server.process_id();
-            let Self { worker, pool, .. } = self;
+            let Self { shard, pool, .. } = self;
             server
                 .session
                 .exchange
                 .observe_answered(now, pid, |record| {
-                    worker
+                    shard
                         .telemetry()
                         .observe(&pool.metrics, &pool.identity, record)
                 });
@@ -468,7 +438,7 @@ impl Link {
                 .as_ref()
                 .is_none_or(|server| server.session.exchange.is_releasable());
         self.card.idle_since.set(rests.then_some(now));
-        if rests && self.worker.is_draining() {
+        if rests && self.shard.is_draining() {
             return Err(Parting::Dismissed(Refusal::Draining.response()));
         }
         if rests && let Some(why) = self.card.dismissal.take() {
@@ -496,7 +466,7 @@ impl Link {
 
     /// The session is over: the client is told why, its server goes back if it is clean, and is closed if it is not.
     pub async fn part(mut self, parting: &Parting) {
-        let now = self.worker.now();
+        let now = self.shard.now();
         if let Some(ticket) = self.ticket.take() {
             self.pool.give_up(&ticket);
         }
@@ -512,7 +482,7 @@ impl Link {
         if self.client.send(&mut out, &[]).is_ok() {
             let drained = std::future::poll_fn(|cx| self.client.poll_drain(cx));
             // It may be that nobody reads it.
-            let _ = tokio::time::timeout(crate::worker::GOODBYE_TIMEOUT, drained).await;
+            let _ = tokio::time::timeout(GOODBYE_TIMEOUT, drained).await;
         }
     }
 
@@ -546,7 +516,7 @@ impl Link {
             .session
             .exchange
             .observe_answered(now, pid, |record| {
-                self.worker
+                self.shard
                     .telemetry()
                     .observe(&self.pool.metrics, &self.pool.identity, record);
             });

@@ -1,39 +1,23 @@
-//! A worker: one thread, one runtime, the pools and the clients that live on it. Per query nothing crosses a thread.
+//! A worker: one thread, one runtime, one shard of the clients. Per query nothing crosses a thread.
 
-use std::cell::{Cell, RefCell, RefMut};
-use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use tokio::runtime;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use crate::admission::Admitted;
 use crate::cancel;
 use crate::client::serve_client;
-use crate::config::choices::OnMissing;
-use crate::config::{Config, Host};
-use crate::link::Scratch;
+use crate::config::Config;
 use crate::protocol::cancel_key::CancelKey;
-use crate::protocol::error_response::{ErrorResponse, SqlState};
-use crate::server::{ServerAddress, ServerCard, ServerTarget};
-use crate::server_pool::ServerPool;
-use crate::session::annotator::AnnotationPolicy;
-use crate::session::requests::RequestPolicy;
-use crate::session::trace::{TracePolicy, TraceRules};
+use crate::shard::Shard;
 use crate::telemetry::WorkerTelemetry;
 use crate::telemetry::labels::CancelOutcome;
-use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::registry::Registry;
-use crate::telemetry::slow_query::PoolIdentity;
-
-/// How long a client may take to read why it is sent away.
-pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Letters that may wait for a worker; senders wait for room.
 const MAILBOX: usize = 1024;
@@ -51,70 +35,12 @@ pub enum Mail {
 
 /// A worker, as others see it.
 #[derive(Debug)]
-pub struct WorkerHandle {
+pub struct Worker {
     mail: mpsc::Sender<Mail>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A worker, as its tasks see it.
-#[derive(Debug)]
-pub struct Worker {
-    number: u8,
-    config: Arc<Config>,
-    registry: Arc<Registry>,
-    telemetry: WorkerTelemetry,
-    scratch: RefCell<Scratch>,
-    pools: RefCell<HashMap<PoolKey, Rc<ServerPool>>>,
-    /// By the process id of their cancel keys.
-    sessions: RefCell<HashMap<i32, Rc<SessionCard>>>,
-    next_session: Cell<u32>,
-    is_draining: Cell<bool>,
-    /// Told when a client begins to wait.
-    on_waiting: Rc<Notify>,
-    /// Told when a client has left.
-    on_left: Notify,
-}
-
-/// Which pool.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PoolKey {
-    /// The database that the client asked for.
-    pub database: Box<str>,
-    /// The user that it logged in as.
-    pub user: Box<str>,
-}
-
-/// A client, as others on its worker see it.
-#[derive(Debug)]
-pub struct SessionCard {
-    /// What cancels its query.
-    pub cancel_key: CancelKey,
-    /// The server that it is linked to.
-    pub server: RefCell<Option<Rc<ServerCard>>>,
-    /// Since when it rests.
-    pub idle_since: Cell<Option<Instant>>,
-    /// How long it may rest.
-    pub idle_timeout: Option<Duration>,
-    /// Why it is to leave as soon as it rests.
-    pub dismissal: RefCell<Option<ErrorResponse>>,
-    /// Wakes its task.
-    pub waker: RefCell<Option<Waker>>,
-}
-
-/// The time. The edge reads it; everything below is told.
-#[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
-pub fn clock() -> Instant {
-    Instant::now()
-}
-
-/// For a trace that the proxy makes up.
-fn random_ids() -> [u8; 24] {
-    let mut bytes = [0; 24];
-    getrandom::fill(&mut bytes).expect("the system has random bytes");
-    bytes
-}
-
-impl WorkerHandle {
+impl Worker {
     /// Starts a worker's thread.
     ///
     /// # Errors
@@ -132,20 +58,8 @@ impl WorkerHandle {
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
-                let worker = Rc::new(Worker {
-                    number,
-                    config,
-                    registry,
-                    telemetry,
-                    scratch: RefCell::new(Scratch::new()),
-                    pools: RefCell::default(),
-                    sessions: RefCell::default(),
-                    next_session: Cell::new(0),
-                    is_draining: Cell::new(false),
-                    on_waiting: Rc::new(Notify::new()),
-                    on_left: Notify::new(),
-                });
-                LocalSet::new().block_on(&runtime, worker.run(mailbox));
+                let shard = Rc::new(Shard::new(number, config, registry, telemetry));
+                LocalSet::new().block_on(&runtime, run(shard, mailbox));
             })?;
         Ok(Self {
             mail,
@@ -173,248 +87,36 @@ impl WorkerHandle {
     }
 }
 
-impl Worker {
-    /// Reads the clock: once per wake-up.
-    pub fn now(&self) -> Instant {
-        clock()
-    }
-
-    /// What a client reads into and writes from. Nobody may hold it over an await.
-    pub fn scratch(&self) -> RefMut<'_, Scratch> {
-        self.scratch.borrow_mut()
-    }
-
-    /// Who is shown answered queries.
-    pub fn telemetry(&self) -> &WorkerTelemetry {
-        &self.telemetry
-    }
-
-    /// Whether resting clients are sent away.
-    pub fn is_draining(&self) -> bool {
-        self.is_draining.get()
-    }
-
-    /// What is counted for the process.
-    pub fn process(&self) -> &ProcessMetrics {
-        &self.registry.process
-    }
-
-    /// The configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// A cancel key for a new client: no other one of this process has its process id, which also says which worker it is on.
-    pub fn new_card(&self, secret_len: usize, idle_timeout: Option<Duration>) -> Rc<SessionCard> {
-        let mut secret = vec![0; secret_len];
-        getrandom::fill(&mut secret).expect("the system has random bytes");
-        let mut sessions = self.sessions.borrow_mut();
-        let process_id = loop {
-            let number = self.next_session.get();
-            self.next_session.set(number.wrapping_add(1));
-            let process_id = cancel::process_id(number, self.number);
-            if process_id > 0 && !sessions.contains_key(&process_id) {
-                break process_id;
+async fn run(shard: Rc<Shard>, mut mailbox: mpsc::Receiver<Mail>) {
+    tokio::task::spawn_local(Rc::clone(&shard).keep_time());
+    while let Some(mail) = tokio::select! {
+        mail = mailbox.recv() => mail,
+        () = shard.all_left() => None,
+    } {
+        match mail {
+            Mail::Client(admitted) => {
+                tokio::task::spawn_local(serve_client(Rc::clone(&shard), admitted));
             }
-        };
-        let card = Rc::new(SessionCard {
-            cancel_key: CancelKey::new(process_id, &secret)
-                .expect("a length that the protocol allows"),
-            server: RefCell::default(),
-            idle_since: Cell::new(None),
-            idle_timeout,
-            dismissal: RefCell::default(),
-            waker: RefCell::default(),
-        });
-        sessions.insert(process_id, Rc::clone(&card));
-        card
-    }
-
-    /// A client has left.
-    pub fn forget(&self, card: &SessionCard) {
-        self.sessions
-            .borrow_mut()
-            .remove(&card.cancel_key.process_id());
-        self.on_left.notify_one();
-    }
-
-    /// The pool of a database and a user, made when it is first asked for. `None` where there is no such database.
-    pub fn pool(&self, key: &PoolKey) -> Option<Rc<ServerPool>> {
-        if let Some(pool) = self.pools.borrow().get(key) {
-            return Some(Rc::clone(pool));
-        }
-        let pool = self.new_pool(key)?;
-        self.pools
-            .borrow_mut()
-            .insert(key.clone(), Rc::clone(&pool));
-        Some(pool)
-    }
-
-    fn new_pool(&self, key: &PoolKey) -> Option<Rc<ServerPool>> {
-        let config = &self.config;
-        let database = config.database(&key.database)?;
-        let settings = config.pool_settings(&key.database, &key.user);
-        let address = match &database.host {
-            Host::Tcp(host) => ServerAddress::Tcp(host.clone(), database.port),
-            Host::SocketFolder(folder) => {
-                ServerAddress::Unix(folder.join(format!(".s.PGSQL.{}", database.port)))
-            }
-        };
-        let user: &str = database.user.as_deref().unwrap_or(&key.user);
-        let password = database
-            .password
-            .clone()
-            .or_else(|| config.user(user)?.password.clone());
-        let host = match &database.host {
-            Host::Tcp(host) => Arc::from(&**host),
-            Host::SocketFolder(folder) => Arc::from(folder.to_string_lossy()),
-        };
-        let identity = PoolIdentity {
-            database: Arc::from(&*key.database),
-            user: Arc::from(&*key.user),
-            server: crate::telemetry::slow_query::ServerAddress {
-                host,
-                port: database.port,
-                peer: None,
-            },
-        };
-        let policy = RequestPolicy {
-            annotation: AnnotationPolicy {
-                enabled: config.annotation.enabled,
-                format: config.annotation.format,
-                placement: config.annotation.placement,
-                max_query_bytes: config.annotation.max_query_bytes.get(),
-            },
-            max_prepared_statements: settings.max_prepared_statements,
-        };
-        let trace = TracePolicy::new(TraceRules {
-            generate: (config.trace.on_missing == OnMissing::Generate)
-                .then_some(random_ids as fn() -> [u8; 24]),
-            absorb_application_name: config.trace.absorb_application_name,
-            allowed_tags: config.trace.allowed_tags.clone(),
-            static_tags: config.tags(&key.database, &key.user),
-            tag_length: config.trace.max_tag_length.get(),
-            tracestate_length: config.trace.max_tracestate_length.get(),
-            ..TraceRules::default()
-        });
-        let metrics = self
-            .registry
-            .register_pool(self.number.into(), &key.database, &key.user);
-        let target = ServerTarget {
-            address,
-            database: database.name_on_server(&key.database).into(),
-            user: user.into(),
-            password,
-        };
-        let on_waiting = Rc::clone(&self.on_waiting);
-        Some(ServerPool::start(
-            Arc::new(identity),
-            settings,
-            policy,
-            Arc::new(trace),
-            metrics,
-            target,
-            clock,
-            on_waiting,
-        ))
-    }
-
-    async fn run(self: Rc<Self>, mut mailbox: mpsc::Receiver<Mail>) {
-        tokio::task::spawn_local(Rc::clone(&self).keep_time());
-        while let Some(mail) = tokio::select! {
-            mail = mailbox.recv() => mail,
-            () = self.all_left() => None,
-        } {
-            match mail {
-                Mail::Client(admitted) => {
-                    tokio::task::spawn_local(serve_client(Rc::clone(&self), admitted));
-                }
-                Mail::Cancel(key, done) => self.cancel(&key, done),
-                Mail::Drain => self.drain(),
-            }
-        }
-        self.pools.borrow().values().for_each(|pool| pool.drain());
-    }
-
-    /// Ready when the worker drains and its last client has left.
-    async fn all_left(&self) {
-        while !self.is_draining() || !self.sessions.borrow().is_empty() {
-            self.on_left.notified().await;
+            Mail::Cancel(key, done) => cancel(&shard, &key, done),
+            Mail::Drain => shard.drain(),
         }
     }
-
-    fn drain(&self) {
-        self.is_draining.set(true);
-        self.pools.borrow().values().for_each(|pool| pool.drain());
-        for card in self.sessions.borrow().values() {
-            card.wake();
-        }
-        self.on_left.notify_one();
-    }
-
-    fn cancel(&self, key: &CancelKey, done: oneshot::Sender<CancelOutcome>) {
-        let sessions = self.sessions.borrow();
-        let session = sessions
-            .get(&key.process_id())
-            .filter(|card| card.cancel_key == *key);
-        let outcome = match session.map(|card| card.server.borrow().clone()) {
-            None => CancelOutcome::Unknown,
-            Some(None) => CancelOutcome::Idle,
-            Some(Some(server)) => {
-                tokio::task::spawn_local(async move {
-                    let outcome = cancel::forward(&server).await;
-                    // Whoever asked may have gone.
-                    let _ = done.send(outcome);
-                });
-                return;
-            }
-        };
-        let _ = done.send(outcome);
-    }
-
-    /// Keeps the limits of time: coarsely, as nobody's query depends on it.
-    async fn keep_time(self: Rc<Self>) {
-        const COARSE: Duration = Duration::from_secs(1);
-        const FINE: Duration = Duration::from_millis(5);
-        loop {
-            let now = self.now();
-            let pools: Vec<_> = self.pools.borrow().values().map(Rc::clone).collect();
-            let next = pools.iter().filter_map(|pool| {
-                pool.keep_time(now);
-                pool.next_deadline(now)
-            });
-            let pause = next
-                .min()
-                .map_or(COARSE, |deadline| deadline.clamp(FINE, COARSE));
-            self.dismiss_idle(now);
-            // Woken early only by somebody whose wait may end before the next round.
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.on_waiting.notified(), if pause == COARSE => {}
-            }
-        }
-    }
-
-    fn dismiss_idle(&self, now: Instant) {
-        for card in self.sessions.borrow().values() {
-            if let (Some(since), Some(timeout)) = (card.idle_since.get(), card.idle_timeout)
-                && now.saturating_duration_since(since) >= timeout
-            {
-                card.dismissal.replace(Some(ErrorResponse::fatal(
-                    SqlState::ADMIN_SHUTDOWN,
-                    "client_idle_timeout",
-                )));
-                card.wake();
-            }
-        }
-    }
+    shard.drain_pools();
 }
 
-impl SessionCard {
-    /// Wakes the client's task.
-    pub fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
+fn cancel(shard: &Shard, key: &CancelKey, done: oneshot::Sender<CancelOutcome>) {
+    let server = shard.session(key).map(|card| card.server.borrow().clone());
+    let outcome = match server {
+        None => CancelOutcome::Unknown,
+        Some(None) => CancelOutcome::Idle,
+        Some(Some(server)) => {
+            tokio::task::spawn_local(async move {
+                let outcome = cancel::forward(&server).await;
+                // Whoever asked may have gone.
+                let _ = done.send(outcome);
+            });
+            return;
         }
-    }
+    };
+    let _ = done.send(outcome);
 }
