@@ -64,6 +64,7 @@ fuzz:
 
 # Measures the core (criterion), then the whole against PgBouncer: CPU per query and latency, in paired rounds.
 bench:
+	scripts/deps bench
 	cargo bench --locked
 	cargo build --locked --release
 	benches/e2e/compare.sh target/release/pgspan

@@ -76,7 +76,10 @@ fn a_wrong_password_for_the_server_is_told() {
 #[test]
 fn an_unknown_user_is_refused() {
     let proxy = Proxy::in_front_of(shared(), "");
-    assert_eq!(refusal(&proxy, "nobody", "app").0, "28P01");
+    assert_eq!(
+        refusal(&proxy, "nobody", "app"),
+        ("28000".into(), "role \"nobody\" does not exist".into())
+    );
 }
 
 #[test]

@@ -105,9 +105,10 @@ fn pgbench_runs_in_every_query_mode() {
     )
     .unwrap();
     for mode in ["simple", "extended", "prepared"] {
+        // A thread for each client: pgbench prepares without letting the others of its thread go on, which may hold all servers.
         let mut pgbench: Command = Binaries::find().unwrap().command("pgbench");
         pgbench
-            .args(["-n", "-c", "8", "-j", "2", "-t", "50", "-M", mode, "-f"])
+            .args(["-n", "-c", "8", "-j", "8", "-t", "50", "-M", mode, "-f"])
             .arg(&script);
         let said = run(pgbench.arg(proxy.conninfo("user=app dbname=app")));
         assert!(

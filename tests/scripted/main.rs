@@ -1,7 +1,11 @@
-//! The test support itself, without the proxy.
+//! The proxy between a scripted client and a scripted server; and the test support itself.
+
+#![allow(clippy::unwrap_used)]
 
 #[path = "../support/mod.rs"]
 mod support;
+
+mod proxying;
 
 use support::messages::{command_complete, query, ready, row, row_description};
 use support::postgres::shared;

@@ -35,7 +35,7 @@ pub(crate) fn started(settings: Settings<'_>) -> Postgres {
 /// What pg_stat_statements of the database `app` holds of the statements whose text contains `part`, oldest first.
 pub(crate) fn statements_with(postgres: &Postgres, part: &str) -> Vec<String> {
     let sql = format!(
-        "SELECT regexp_replace(query, E'\\n', ' ', 'g') FROM pg_stat_statements WHERE strpos(query, '{part}') > 0 \
+        "SELECT regexp_replace(query, E'\\n', ' ', 'g') FROM pg_stat_statements WHERE strpos(query, $part${part}$part$) > 0 \
          AND strpos(query, 'pg_stat_statements') = 0 ORDER BY query"
     );
     postgres

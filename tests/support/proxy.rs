@@ -233,7 +233,11 @@ impl Drop for Proxy {
             let _ = self.process.wait();
         }
         if thread::panicking() {
-            eprintln!("--- what pgspan said:\n{}", self.log().join("\n"));
+            let log = self.log();
+            let last = log
+                .get(log.len().saturating_sub(LINES_SHOWN)..)
+                .unwrap_or_default();
+            eprintln!("--- what pgspan said last:\n{}", last.join("\n"));
         }
     }
 }
@@ -286,3 +290,4 @@ fn pause() -> bool {
 }
 
 const PORT_ATTEMPTS: usize = 5;
+const LINES_SHOWN: usize = 20;

@@ -1190,13 +1190,6 @@ fn others() -> Vec<Conversation> {
             ],
         ),
         conversation(
-            "goodbye during a copy",
-            [
-                (vec![query("COPY items FROM STDIN")], Awaited::Tag(b'G')),
-                (vec![terminate()], Awaited::End),
-            ],
-        ),
-        conversation(
             "the server ends the connection",
             [(
                 vec![query("SELECT pg_terminate_backend(pg_backend_pid())")],

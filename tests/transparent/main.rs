@@ -257,15 +257,26 @@ fn transcript(conversation: &Conversation, address: SocketAddr) -> Vec<Message> 
         }
         let _ = writing.join();
     }
-    received.iter_mut().for_each(mask_process_id);
-    received
+    received.into_iter().map(masked).collect()
 }
 
-/// NotificationResponse begins with the process id of the notifying server.
-fn mask_process_id(message: &mut Message) {
-    if message.tag() == b'A' {
-        message.0[5..9].fill(0);
+/// Without what is another process's, or of no concern to a client: the notifying server's process id; where in PostgreSQL's source
+/// an error arose, which an error of the proxy's own can't have.
+fn masked(mut message: Message) -> Message {
+    match message.tag() {
+        b'A' => message.0[5..9].fill(0),
+        b'E' | b'N' => {
+            let is_told = |field: &&[u8]| !matches!(field, [b'F' | b'L' | b'R', ..]);
+            let fields: Vec<&[u8]> = message
+                .body()
+                .split(|byte| *byte == 0)
+                .filter(is_told)
+                .collect();
+            return Message::tagged(message.tag(), &fields.join(&0));
+        }
+        _ => {}
     }
+    message
 }
 
 /// The connection and what came with the login, save the authentication and the key.
