@@ -58,7 +58,8 @@ fuzz:
 	@for target in $(FUZZ_TARGETS); do \
 		mkdir -p fuzz/corpus/$$target fuzz/artifacts/$$target; \
 		fuzz/target/$(HOST)/release/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -verbosity=0 \
-			-artifact_prefix=fuzz/artifacts/$$target/ fuzz/corpus/$$target; \
+			-artifact_prefix=fuzz/artifacts/$$target/ fuzz/corpus/$$target >fuzz/artifacts/$$target.log 2>&1 \
+			|| { tail -n 50 fuzz/artifacts/$$target.log; exit 1; }; \
 		echo "fuzz $$target: nothing found in $(FUZZ_SECONDS) s"; \
 	done
 

@@ -93,8 +93,8 @@ impl Judge for ByLength {
 
 /// Whatever it is, reading it as any message does no harm.
 fn read_all(body: &[u8]) {
-    let _ = Parse::parse(body).map(|parse| parse.text().len());
-    let _ = (Bind::parse(body).is_some(), Target::parse(body).is_some());
+    let _ = Parse::read(body).map(|parse| parse.text().len());
+    let _ = (Bind::read(body).is_some(), Target::read(body).is_some());
     let _ = backend::command_tag(body).map(backend::rows_of);
     let _ = backend::parameter_status(body);
     let fields = ErrorFields::new(body);

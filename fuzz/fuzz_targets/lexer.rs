@@ -5,10 +5,13 @@
 
 use libfuzzer_sys::fuzz_target;
 use pgspan_fuzz::sql::encoding::ClientEncoding;
-use pgspan_fuzz::sql::lexer::{Lexer, StandardConformingStrings, Token, identifier_value, string_value};
+use pgspan_fuzz::sql::lexer::{
+    Lexer, StandardConformingStrings, Token, identifier_value, string_value,
+};
 use pgspan_fuzz::sql::script::{Script, ScriptEnd};
 
-const COMMENT: &[u8] = b" /*route='%2Fx',traceparent='00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'*/";
+const COMMENT: &[u8] =
+    b" /*route='%2Fx',traceparent='00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'*/";
 
 fuzz_target!(|input: (bool, bool, &[u8])| {
     let (strings_are_plain, is_utf8, sql) = input;
@@ -35,15 +38,26 @@ fuzz_target!(|input: (bool, bool, &[u8])| {
     script.read(sql, strings, encoding);
     let mut end = 0;
     for statement in script.statements() {
-        assert!(end <= statement.start && statement.start < statement.end && statement.end <= sql.len());
+        assert!(
+            end <= statement.start && statement.start < statement.end && statement.end <= sql.len()
+        );
         end = statement.end;
     }
     if script.end() == ScriptEnd::Complete && !encoding.is_client_only() {
         let annotated = with_comments(sql, &script);
-        assert_eq!(tokens(&annotated, strings, encoding), tokens(sql, strings, encoding));
+        assert_eq!(
+            tokens(&annotated, strings, encoding),
+            tokens(sql, strings, encoding)
+        );
         let mut again = Script::new();
         again.read(&annotated, strings, encoding);
-        let kinds = |script: &Script| script.statements().iter().map(|statement| statement.kind).collect::<Vec<_>>();
+        let kinds = |script: &Script| {
+            script
+                .statements()
+                .iter()
+                .map(|statement| statement.kind)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(kinds(&again), kinds(&script));
     }
 });
@@ -60,7 +74,12 @@ fn with_comments(sql: &[u8], script: &Script) -> Vec<u8> {
 }
 
 /// What the server's parser gets to see.
-fn tokens(sql: &[u8], strings: StandardConformingStrings, encoding: ClientEncoding) -> Vec<(String, Vec<u8>)> {
+fn tokens(
+    sql: &[u8],
+    strings: StandardConformingStrings,
+    encoding: ClientEncoding,
+) -> Vec<(String, Vec<u8>)> {
     let seen = Lexer::new(sql, strings, encoding).filter(|token: &Token| !token.kind.is_blank());
-    seen.map(|token| (format!("{:?}", token.kind), token.text(sql).to_vec())).collect()
+    seen.map(|token| (format!("{:?}", token.kind), token.text(sql).to_vec()))
+        .collect()
 }

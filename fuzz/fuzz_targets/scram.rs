@@ -23,5 +23,7 @@ fuzz_target!(|input: (&[u8], &[u8], &str)| {
 /// Made once: it costs a key derivation.
 fn verifier() -> &'static ScramVerifier {
     static VERIFIER: OnceLock<ScramVerifier> = OnceLock::new();
-    VERIFIER.get_or_init(|| ScramVerifier::from_password(b"sesame", b"0123456789abcdef", NonZeroU32::MIN))
+    VERIFIER.get_or_init(|| {
+        ScramVerifier::from_password(b"sesame", b"0123456789abcdef", NonZeroU32::MIN)
+    })
 }
