@@ -17,6 +17,7 @@ use crate::protocol::outbound::Outbound;
 use crate::scratch::Scratch;
 use crate::server::ServerConnection;
 use crate::server_pool::{Asked, Refusal, ServerPool, Ticket, lost_server};
+use crate::session::alteration::Alteration;
 use crate::session::client_session::ClientSession;
 use crate::session::exchange::Received;
 use crate::session::replies::Replies;
@@ -419,14 +420,18 @@ impl Link {
             && !self.requests.is_mid_message()
             && self.client.is_drained()
             && self.server.as_ref().is_some_and(|server| {
-                server.session.exchange.is_releasable()
+                server.session.alteration != Alteration::Belongings
+                    && server.session.exchange.is_releasable()
                     && server.replies.is_at_boundary()
                     && server.lane.is_drained()
             });
         if is_done && let Some(server) = self.server.take() {
             self.card.server.borrow_mut().take();
             self.pool.metrics.transactions.increase();
-            self.pool.release(server);
+            match server.session.alteration {
+                Alteration::None => self.pool.release(server),
+                Alteration::Settings | Alteration::Belongings => self.pool.release_to_reset(server),
+            }
         }
     }
 
@@ -499,9 +504,12 @@ impl Link {
                 self.discard_lost(server, now, ServerClose::Violation);
             }
             _ if is_clean && self.session.mode == PoolMode::Session => {
-                self.pool.release_after_session(server)
+                self.pool.release_to_reset(server)
             }
-            _ if is_clean => self.pool.release(server),
+            _ if is_clean && server.session.alteration == Alteration::None => {
+                self.pool.release(server)
+            }
+            _ if is_clean => self.pool.release_to_reset(server),
             _ => {
                 server.session.exchange.on_lost(now);
                 self.discard_lost(server, now, ServerClose::Unclean);

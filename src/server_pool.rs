@@ -269,8 +269,8 @@ impl ServerPool {
         self.check_in(server, now);
     }
 
-    /// A server comes back from a client that could set whatever it wanted on it: it is reset first.
-    pub fn release_after_session(self: &Rc<Self>, mut server: Box<ServerConnection>) {
+    /// A server comes back that a client has left something behind on, or may have: it is reset first.
+    pub fn release_to_reset(self: &Rc<Self>, mut server: Box<ServerConnection>) {
         let Some(reset) = self.settings.server_reset_query.clone() else {
             self.release(server);
             return;
@@ -284,13 +284,9 @@ impl ServerPool {
             .await;
             match reset {
                 Ok(Ok(())) => {
-                    server.session.statements.clear();
-                    // What the reset has left is what the server reported when it was new, save what it reports now.
-                    let following = server
-                        .reported
-                        .iter()
-                        .map(|(name, value)| (&**name, &**value));
-                    server.session.parameters = Rc::new(ParameterSet::following(following));
+                    let reported = server.reported.iter();
+                    let reported = reported.map(|(name, value)| (&**name, &**value));
+                    server.session.on_reset(reported);
                     pool.release(server);
                 }
                 Ok(Err(_)) | Err(_) => pool.discard(server, ServerClose::CheckFailed),

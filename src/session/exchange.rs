@@ -267,6 +267,14 @@ impl Exchange {
             .is_none_or(|request| request.delivery != Delivery::Withhold)
     }
 
+    /// The text of the request in front, as far as it is kept.
+    pub fn front_text(&self) -> &[u8] {
+        let query = self.front().and_then(|front| front.query.as_ref());
+        query
+            .and_then(|query| self.texts.get(query.text.clone()))
+            .unwrap_or_default()
+    }
+
     /// A statement of the request in front is done; `rows` is what its tag counts.
     pub fn on_statement_done(&mut self, rows: u64) {
         if let Some(OutstandingRequest {

@@ -1,5 +1,6 @@
 //! What happens in a client's session, decided without IO: logging in, who awaits which reply, which trace asks.
 
+pub mod alteration;
 pub mod annotator;
 pub mod client_login;
 pub mod client_session;

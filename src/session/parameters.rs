@@ -51,6 +51,11 @@ impl ParameterSet {
         }
     }
 
+    /// Forgets all but those that follow clients.
+    pub fn retain_following(&mut self) {
+        self.values.retain(|(name, _)| follows(name));
+    }
+
     /// All of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.values.iter().map(|(name, value)| (&**name, &**value))

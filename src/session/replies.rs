@@ -16,6 +16,7 @@ use crate::session::exchange::{Delivery, Effect, RequestKind};
 use crate::session::parameters::follows;
 use crate::session::position_map::PositionMap;
 use crate::session::server_session::ServerSession;
+use crate::session::statements::Statement;
 use crate::session::violation::Violation;
 
 /// Judges what a server sends to the client that it is linked to.
@@ -217,9 +218,8 @@ impl Replies<'_> {
         self.server.exchange.on_statement_done(rows_of(tag));
         if self.server.exchange.is_delivering() {
             self.client.trace.on_command_complete(tag);
-            if matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL") {
+            if self.server.on_command(tag) {
                 self.client.statements.clear();
-                self.server.on_deallocate_all();
             }
         }
         Ok(())
@@ -292,7 +292,7 @@ impl Replies<'_> {
                     .find(name)
                     .is_some_and(|known| Rc::ptr_eq(known, statement))
             {
-                self.client.statements.remove(name);
+                self.client.statements.forget_failed(name);
             }
             self.server.undo(&effect);
         }
@@ -305,27 +305,43 @@ impl Replies<'_> {
         Ok(disposition)
     }
 
-    /// Passes an error or a notice on, its position brought back to the text that the client sent.
+    /// Passes an error or a notice on in the client's terms: its position in the text that the client sent, the statement's name
+    /// as the client gave it.
     fn pass_mapped(&self, arrived: &Arrived<'_>, out: &mut Outbound) -> Disposition {
-        let positions = self
+        let Some(frame) = arrived.whole() else {
+            return Disposition::Forward;
+        };
+        let query = self
             .server
             .exchange
             .front()
-            .and_then(|front| front.query.as_ref())
-            .map(|query| &query.positions);
-        match (positions, arrived.whole()) {
-            (Some(positions), Some(frame)) if !positions.is_identity() => {
-                if !write_mapped(frame.tag, frame.body, positions, out) {
-                    arrived.pass_whole(out);
-                }
-                Disposition::Discard
-            }
-            (_, Some(_)) => {
-                arrived.pass_whole(out);
-                Disposition::Discard
-            }
-            (_, None) => Disposition::Forward,
+            .and_then(|front| front.query.as_ref());
+        let positions = query
+            .map(|query| &query.positions)
+            .filter(|positions| !positions.is_identity());
+        let names_statement =
+            memchr::memmem::find(frame.body, Statement::NAME_PREFIX.as_bytes()).is_some();
+        if positions.is_none() && !names_statement {
+            arrived.pass_whole(out);
+            return Disposition::Discard;
         }
+        out.write(|out| {
+            encode::message(out, frame.tag, |out| {
+                for (kind, text) in ErrorFields::new(frame.body) {
+                    out.push(kind);
+                    match (kind, positions) {
+                        (b'P', Some(positions)) => write_mapped(text, positions, out),
+                        (b'M', _) if names_statement => {
+                            self.client.statements.write_with_client_names(text, out)
+                        }
+                        _ => out.extend_from_slice(text),
+                    }
+                    out.push(0);
+                }
+                out.push(0);
+            });
+        });
+        Disposition::Discard
     }
 
     fn emit_local_replies(&mut self, out: &mut Outbound) {
@@ -343,26 +359,15 @@ fn pass_if(delivers: bool) -> Disposition {
     }
 }
 
-/// Writes an error or a notice with its field `P` mapped. Whether there was one: nothing is written otherwise.
-fn write_mapped(tag: u8, body: &[u8], positions: &PositionMap, out: &mut Outbound) -> bool {
-    let parsed = |text: &[u8]| str::from_utf8(text).ok()?.parse::<u32>().ok();
-    let Some(position) = ErrorFields::new(body).field(b'P').and_then(parsed) else {
-        return false;
-    };
-    out.write(|out| {
-        encode::message(out, tag, |out| {
-            for (kind, text) in ErrorFields::new(body) {
-                out.push(kind);
-                match kind {
-                    b'P' => {
-                        out.extend_from_slice(positions.to_client(position).to_string().as_bytes())
-                    }
-                    _ => out.extend_from_slice(text),
-                }
-                out.push(0);
-            }
-            out.push(0);
-        });
-    });
-    true
+/// A position in the server's text as one in the client's; one that is no number stays what it is.
+fn write_mapped(position: &[u8], positions: &PositionMap, out: &mut Vec<u8>) {
+    match str::from_utf8(position)
+        .ok()
+        .and_then(|text| text.parse().ok())
+    {
+        Some(position) => {
+            out.extend_from_slice(positions.to_client(position).to_string().as_bytes())
+        }
+        None => out.extend_from_slice(position),
+    }
 }

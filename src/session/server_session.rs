@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::protocol::encode;
+use crate::session::alteration::Alteration;
 use crate::session::exchange::{Effect, Exchange, OutstandingRequest, Received, RequestKind};
 use crate::session::parameters::{self, ParameterSet};
 use crate::session::statements::{ServerStatements, Statement};
@@ -27,6 +28,8 @@ pub struct ServerSession {
     pub unnamed_portal: PortalSource,
     /// What the named portals run, where that is a named statement. They end with the transaction.
     pub named_portals: HashMap<Box<[u8]>, PortalSource>,
+    /// What its client has left behind.
+    pub alteration: Alteration,
     /// When the first message of the group came and left that the next Execute belongs to.
     pub group: Option<(Received, Instant)>,
 }
@@ -63,6 +66,7 @@ impl ServerSession {
             unnamed: UnnamedStatement::default(),
             unnamed_portal: PortalSource::default(),
             named_portals: HashMap::new(),
+            alteration: Alteration::None,
             group: None,
         }
     }
@@ -134,9 +138,31 @@ impl ServerSession {
         }
     }
 
-    /// The server has forgotten its statements (DISCARD ALL, DEALLOCATE ALL).
-    pub fn on_deallocate_all(&mut self) {
+    /// A statement of the client's is done, with this command tag. Whether the client's own prepared statements are gone too.
+    pub fn on_command(&mut self, tag: &[u8]) -> bool {
+        self.alteration = self
+            .alteration
+            .max(Alteration::by(tag, self.exchange.front_text()));
+        // Settings are back at the server's own values; those that follow clients are reported, the others are set again.
+        if matches!(tag, b"RESET" | b"DISCARD ALL") {
+            Rc::make_mut(&mut self.parameters).retain_following();
+        }
+        if tag == b"DISCARD ALL" {
+            self.alteration = Alteration::None;
+        }
+        let forgets_statements = matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL");
+        if forgets_statements {
+            self.statements.clear();
+        }
+        forgets_statements
+    }
+
+    /// DISCARD ALL was run: it is as it was when it was new, when these parameters were reported.
+    pub fn on_reset<'a>(&mut self, reported: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
         self.statements.clear();
+        self.named_portals.clear();
+        self.parameters = Rc::new(ParameterSet::following(reported));
+        self.alteration = Alteration::None;
     }
 
     /// An effect of a request that failed, or was skipped, is taken back on the server's side.

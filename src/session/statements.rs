@@ -95,6 +95,8 @@ type ByName = HashMap<Box<[u8]>, Rc<Statement>>;
 pub struct ClientStatements {
     /// Made when the first one is prepared: most idle clients have none.
     by_name: Option<Box<ByName>>,
+    /// The names whose Parse failed most recently: errors of what was sent behind it may still name them.
+    failed: Vec<(Box<[u8]>, Rc<Statement>)>,
 }
 
 impl ClientStatements {
@@ -127,9 +129,59 @@ impl ClientStatements {
         }
     }
 
+    /// A name is free again, since its Parse failed or was never done.
+    pub fn forget_failed(&mut self, name: &[u8]) {
+        /// More than a pipeline usually has.
+        const KEPT: usize = 8;
+        if let Some((name, statement)) = self
+            .by_name
+            .as_mut()
+            .and_then(|by_name| by_name.remove_entry(name))
+        {
+            if self.failed.len() >= KEPT {
+                self.failed.remove(0);
+            }
+            self.failed.push((name, statement));
+        }
+    }
+
     /// All names are free again.
     pub fn clear(&mut self) {
-        self.by_name = None;
+        *self = Self::default();
+    }
+
+    /// Appends a server's text, with the statements in it named as the client does.
+    pub fn write_with_client_names(&self, text: &[u8], out: &mut Vec<u8>) {
+        let prefix = Statement::NAME_PREFIX.as_bytes();
+        let mut rest = text;
+        while let Some(at) = memchr::memmem::find(rest, prefix) {
+            let (before, named) = rest.split_at(at);
+            let digits = named.get(prefix.len()..).unwrap_or_default();
+            let len = digits
+                .iter()
+                .take_while(|byte| byte.is_ascii_digit())
+                .count();
+            let (name, behind) = named.split_at(prefix.len() + len);
+            out.extend_from_slice(before);
+            out.extend_from_slice(self.client_name(name).unwrap_or(name));
+            rest = behind;
+        }
+        out.extend_from_slice(rest);
+    }
+
+    /// The client's name of the statement that servers have by this one.
+    fn client_name(&self, server_name: &[u8]) -> Option<&[u8]> {
+        let named = self.by_name.iter().flat_map(|by_name| by_name.iter());
+        let failed = self
+            .failed
+            .iter()
+            .map(|(name, statement)| (name, statement));
+        let mut own = Vec::new();
+        named.chain(failed).find_map(|(name, statement)| {
+            own.clear();
+            statement.write_name(&mut own);
+            (own == server_name).then_some(&**name)
+        })
     }
 }
 

@@ -66,14 +66,17 @@ async fn there_are_never_more_servers_than_the_pool_may_have() {
 async fn the_longest_waiting_client_is_served_first() {
     let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
     let holder = connect(&proxy).await;
-    holder.batch_execute("BEGIN").await.unwrap();
-    let (sender, mut served) = mpsc::unbounded_channel();
+    holder
+        .batch_execute("CREATE SEQUENCE served; BEGIN")
+        .await
+        .unwrap();
+    let mut clients = Vec::new();
     for number in 0..5 {
-        let (client, sender) = (connect(&proxy).await, sender.clone());
-        tokio::spawn(async move {
-            value(&client, "SELECT 1").await;
-            sender.send(number).unwrap();
-        });
+        let client = connect(&proxy).await;
+        // The server counts: in which order the clients' tasks read their replies says nothing.
+        clients.push(tokio::spawn(async move {
+            value(&client, "SELECT nextval('served')").await
+        }));
         // The next one only asks when this one waits.
         let waiting = f64::from(number + 1);
         tokio::task::block_in_place(|| {
@@ -84,10 +87,11 @@ async fn the_longest_waiting_client_is_served_first() {
     }
     holder.batch_execute("COMMIT").await.unwrap();
     let mut order = Vec::new();
-    for _ in 0..5 {
-        order.push(served.recv().await.unwrap());
+    for client in clients {
+        order.push(client.await.unwrap());
     }
-    assert_eq!(order, [0, 1, 2, 3, 4]);
+    assert_eq!(order, ["1", "2", "3", "4", "5"]);
+    holder.batch_execute("DROP SEQUENCE served").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
