@@ -17,7 +17,6 @@ use crate::protocol::outbound::Outbound;
 use crate::scratch::Scratch;
 use crate::server::ServerConnection;
 use crate::server_pool::{Asked, Refusal, ServerPool, Ticket, lost_server};
-use crate::session::alteration::Alteration;
 use crate::session::client_session::ClientSession;
 use crate::session::exchange::Received;
 use crate::session::replies::Replies;
@@ -141,7 +140,7 @@ impl Link {
             self.drain_backlogs(cx)?;
             let mut progressed = self.receive_replies(cx, now)?;
             self.observe(now);
-            self.release_if_done();
+            self.release_if_done()?;
             progressed |= self.receive_server(cx)?;
             progressed |= self.receive_requests(cx, now)?;
             if !progressed {
@@ -413,26 +412,41 @@ impl Link {
     }
 
     /// Gives the server back if the client owes it nothing, and it owes the client nothing.
-    fn release_if_done(&mut self) {
+    fn release_if_done(&mut self) -> Result<(), Parting> {
         let is_done = self.session.mode == PoolMode::Transaction
             && self.held.is_empty()
             && self.pause.is_none()
             && !self.requests.is_mid_message()
             && self.client.is_drained()
             && self.server.as_ref().is_some_and(|server| {
-                server.session.alteration != Alteration::Belongings
+                !server.session.has_belongings
                     && server.session.exchange.is_releasable()
                     && server.replies.is_at_boundary()
                     && server.lane.is_drained()
             });
-        if is_done && let Some(server) = self.server.take() {
-            self.card.server.borrow_mut().take();
-            self.pool.metrics.transactions.increase();
-            match server.session.alteration {
-                Alteration::None => self.pool.release(server),
-                Alteration::Settings | Alteration::Belongings => self.pool.release_to_reset(server),
-            }
+        if !is_done {
+            return Ok(());
         }
+        let Some(mut server) = self.server.take() else {
+            return Ok(());
+        };
+        let shard = Rc::clone(&self.shard);
+        let Scratch {
+            to_server,
+            to_client,
+            ..
+        } = &mut *shard.scratch();
+        let mut asks = false;
+        to_server.write(|out| asks = server.session.ask_for_unknown(out));
+        if asks {
+            // It goes back when it has answered; until then the client has it to itself.
+            self.server = Some(server);
+            return self.send(to_server, to_client, &[]);
+        }
+        self.card.server.borrow_mut().take();
+        self.pool.metrics.transactions.increase();
+        self.pool.release(server);
+        Ok(())
     }
 
     /// Nothing more can be done now. A client that rests may be sent away.
@@ -506,9 +520,7 @@ impl Link {
             _ if is_clean && self.session.mode == PoolMode::Session => {
                 self.pool.release_to_reset(server)
             }
-            _ if is_clean && server.session.alteration == Alteration::None => {
-                self.pool.release(server)
-            }
+            _ if is_clean && !server.session.has_belongings => self.pool.release(server),
             _ if is_clean => self.pool.release_to_reset(server),
             _ => {
                 server.session.exchange.on_lost(now);

@@ -123,6 +123,25 @@ pub fn rows_of(tag: &[u8]) -> u64 {
         .unwrap_or(0)
 }
 
+/// The columns of a DataRow, as they are; `None` is NULL.
+pub fn data_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+    let (columns, mut rest) = body.split_first_chunk()?;
+    let mut values = Vec::new();
+    for _ in 0..u16::from_be_bytes(*columns) {
+        let (len, behind) = rest.split_first_chunk()?;
+        rest = behind;
+        values.push(match usize::try_from(i32::from_be_bytes(*len)) {
+            Ok(len) => {
+                let (value, behind) = rest.split_at_checked(len)?;
+                rest = behind;
+                Some(value)
+            }
+            Err(_) => None,
+        });
+    }
+    rest.is_empty().then_some(values)
+}
+
 /// The name and the value in a ParameterStatus.
 pub fn parameter_status(body: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, rest) = split_cstr(body)?;
@@ -202,6 +221,14 @@ mod tests {
     fn cut_fields_are_read_as_far_as_they_go() {
         assert_eq!(ErrorFields::new(b"SERR").next(), None);
         assert_eq!(ErrorFields::new(b"").sql_state(), SqlState::INTERNAL_ERROR);
+    }
+
+    #[test]
+    fn a_row_is_its_columns() {
+        let row = data_row(b"\0\x02\0\0\0\x02ab\xff\xff\xff\xff").unwrap();
+        assert_eq!(row, [Some(&b"ab"[..]), None]);
+        assert_eq!(data_row(b"\0\x01\0\0\0\x09ab"), None);
+        assert_eq!(data_row(b"\0\x00x"), None);
     }
 
     #[test]

@@ -1,81 +1,94 @@
 //! Which statements leave something behind in their session that the next client must not find.
 
-use crate::session::parameters::follows;
+use crate::session::parameters::{follows, is_parameter_name};
 
-/// What clients have left behind in a session; the worse comes later.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Alteration {
+/// What a statement leaves behind in its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Alteration<'a> {
     /// Nothing.
-    #[default]
     None,
-    /// Settings: the session is reset before another client gets it.
-    Settings,
-    /// What only this client can use, and has to find again: the session stays the client's until it leaves, then it is reset.
+    /// These parameters may have got other values: they become the client's own, and follow it from server to server.
+    Parameters(Vec<&'a [u8]>),
+    /// What only this client can use, and has to find again: the session stays the client's until it leaves.
     Belongings,
 }
 
-impl Alteration {
-    /// What a statement with this command tag, out of a message with this text, leaves behind: a setting, or a prepared
+impl<'a> Alteration<'a> {
+    /// What a statement with this command tag, out of a message with this text, leaves behind: settings, or a prepared
     /// statement, a listener, a temporary table, a cursor that outlives its transaction.
     ///
     /// Told by the command tag, so it costs nothing for others; in doubt it leaves something. What functions leave behind
     /// (`set_config()`, `pg_advisory_lock()`) can't be told this way.
-    pub fn by(tag: &[u8], text: &[u8]) -> Self {
-        let is_altered =
-            |is_altered: bool, alteration| if is_altered { alteration } else { Self::None };
+    pub fn by(tag: &[u8], text: &'a [u8]) -> Self {
+        let belongings = |found: bool| if found { Self::Belongings } else { Self::None };
         match tag {
-            b"SET" => {
-                let mut sets = text
-                    .split(|byte| *byte == b';')
-                    .filter_map(set_by)
-                    .peekable();
-                let stays = sets.peek().is_none() || sets.any(|set| set == Set::Session);
-                is_altered(stays, Self::Settings)
-            }
+            b"SET" | b"RESET" => Self::by_settings(text),
             b"LISTEN" | b"PREPARE" | b"LOAD" => Self::Belongings,
-            b"DECLARE CURSOR" => is_altered(contains_word(text, b"hold"), Self::Belongings),
+            b"DECLARE CURSOR" => belongings(contains_word(text, b"hold")),
             _ if tag.starts_with(b"CREATE ") => {
-                let is_temporary =
-                    contains_word(text, b"temp") || contains_word(text, b"temporary");
-                is_altered(is_temporary, Self::Belongings)
+                belongings(contains_word(text, b"temp") || contains_word(text, b"temporary"))
             }
             _ => Self::None,
         }
     }
+
+    fn by_settings(text: &'a [u8]) -> Self {
+        let mut names = Vec::new();
+        let mut is_read = false;
+        for statement in text.split(|byte| *byte == b';') {
+            match Set::read(statement) {
+                None => continue,
+                Some(Set::Harmless) => {}
+                Some(Set::Parameter(name)) => names.push(name),
+                Some(Set::Other) => return Self::Belongings,
+            }
+            is_read = true;
+        }
+        match (is_read, names.is_empty()) {
+            (false, _) => Self::Belongings,
+            (true, true) => Self::None,
+            (true, false) => Self::Parameters(names),
+        }
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Set {
-    /// Ends with the transaction, or follows the client from server to server.
+/// What a SET or a RESET is about.
+enum Set<'a> {
+    /// It ends with the transaction, or is of a parameter that PostgreSQL reports.
     Harmless,
-    /// Stays.
-    Session,
+    /// A parameter.
+    Parameter(&'a [u8]),
+    /// Something that is no parameter: SESSION AUTHORIZATION, SESSION CHARACTERISTICS, XML OPTION.
+    Other,
 }
 
-/// What a SET does; `None` if the statement is none.
-fn set_by(statement: &[u8]) -> Option<Set> {
-    let mut words = words(statement);
-    if !words.next()?.eq_ignore_ascii_case(b"set") {
-        return None;
+impl<'a> Set<'a> {
+    /// `None` if the statement is neither.
+    fn read(statement: &'a [u8]) -> Option<Self> {
+        let mut words = words(statement);
+        let first = words.next()?;
+        if !first.eq_ignore_ascii_case(b"set") && !first.eq_ignore_ascii_case(b"reset") {
+            return None;
+        }
+        let is_one_of =
+            |word: &[u8], all: &[&[u8]]| all.iter().any(|one| one.eq_ignore_ascii_case(word));
+        let mut name = words.next()?;
+        if name.eq_ignore_ascii_case(b"session") {
+            name = words.next()?;
+        }
+        // SET TIME ZONE and SET NAMES are other spellings; RESET ALL is told by its command tag.
+        let harmless: [&[u8]; 5] = [b"local", b"transaction", b"time", b"names", b"all"];
+        let other: [&[u8]; 3] = [b"authorization", b"characteristics", b"xml"];
+        Some(match name {
+            _ if is_one_of(name, &harmless) || follows(name) => Self::Harmless,
+            _ if is_one_of(name, &other) || !is_parameter_name(name) => Self::Other,
+            _ => Self::Parameter(name),
+        })
     }
-    let mut name = words.next()?;
-    if name.eq_ignore_ascii_case(b"local") || name.eq_ignore_ascii_case(b"transaction") {
-        return Some(Set::Harmless);
-    }
-    if name.eq_ignore_ascii_case(b"session") {
-        name = words.next()?;
-    }
-    // SET TIME ZONE and SET NAMES are other spellings.
-    let is_following =
-        follows(name) || name.eq_ignore_ascii_case(b"time") || name.eq_ignore_ascii_case(b"names");
-    Some(if is_following {
-        Set::Harmless
-    } else {
-        Set::Session
-    })
 }
 
-fn contains_word(text: &[u8], wanted: &[u8]) -> bool {
+/// Whether a text has this word in it, in whatever case.
+pub(super) fn contains_word(text: &[u8], wanted: &[u8]) -> bool {
     words(text).any(|word| word.eq_ignore_ascii_case(wanted))
 }
 
@@ -88,52 +101,58 @@ fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use super::*;
 
-    fn by(tag: &str, text: &str) -> Alteration {
+    fn by<'a>(tag: &str, text: &'a str) -> Alteration<'a> {
         Alteration::by(tag.as_bytes(), text.as_bytes())
     }
 
     #[test]
-    fn a_setting_stays_unless_it_is_local_or_follows_the_client() {
-        assert_eq!(by("SET", "SET search_path = app"), Alteration::Settings);
+    fn a_parameter_becomes_the_clients_own_unless_it_is_local_or_is_reported() {
         assert_eq!(
-            by("SET", "set session statement_timeout to 5"),
-            Alteration::Settings
+            by("SET", "SET search_path = app"),
+            Alteration::Parameters(vec![b"search_path"])
         );
-        assert_eq!(by("SET", "SET ROLE admin"), Alteration::Settings);
         assert_eq!(
-            by("SET", "SET SESSION AUTHORIZATION bob"),
-            Alteration::Settings
+            by("SET", "set session work_mem to 5"),
+            Alteration::Parameters(vec![b"work_mem"])
         );
-        assert_eq!(by("SET", "SET LOCAL search_path = app"), Alteration::None);
         assert_eq!(
-            by("SET", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"),
-            Alteration::None
+            by("SET", "SET ROLE admin"),
+            Alteration::Parameters(vec![b"ROLE"])
         );
-        assert_eq!(by("SET", "SET TimeZone = 'UTC'"), Alteration::None);
-        assert_eq!(by("SET", "SET TIME ZONE 'UTC'"), Alteration::None);
+        assert_eq!(
+            by("RESET", "RESET app.x"),
+            Alteration::Parameters(vec![b"app.x"])
+        );
+        for harmless in [
+            "SET LOCAL search_path = app",
+            "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+            "SET TimeZone = 'UTC'",
+            "SET TIME ZONE 'UTC'",
+            "RESET ALL",
+        ] {
+            assert_eq!(by("SET", harmless), Alteration::None, "{harmless}");
+        }
     }
 
     #[test]
     fn each_statement_of_a_message_counts_and_doubt_too() {
-        assert_eq!(
-            by("SET", "SET LOCAL a = 1; SET b = 2"),
-            Alteration::Settings
-        );
-        assert_eq!(by("SET", "/* x */ SET b = 2"), Alteration::Settings);
+        let both = by("SET", "SET LOCAL a = 1; SET b = 2; SELECT 1; SET c = 3");
+        assert_eq!(both, Alteration::Parameters(vec![b"b", b"c"]));
+        assert_eq!(by("SET", "/* x */ DO"), Alteration::Belongings);
         assert_eq!(by("SELECT 1", "SELECT 1; SET b = 2"), Alteration::None);
     }
 
     #[test]
     fn what_a_session_owns_stays_with_it() {
-        assert_eq!(by("LISTEN", "LISTEN ch"), Alteration::Belongings);
-        assert_eq!(
-            by("CREATE TABLE", "CREATE TEMP TABLE t (a int)"),
-            Alteration::Belongings
-        );
-        assert_eq!(
-            by("DECLARE CURSOR", "DECLARE c CURSOR WITH HOLD FOR SELECT 1"),
-            Alteration::Belongings
-        );
+        for (tag, text) in [
+            ("LISTEN", "LISTEN ch"),
+            ("PREPARE", "PREPARE p AS SELECT 1"),
+            ("CREATE TABLE", "CREATE TEMP TABLE t (a int)"),
+            ("DECLARE CURSOR", "DECLARE c CURSOR WITH HOLD FOR SELECT 1"),
+            ("SET", "SET SESSION AUTHORIZATION bob"),
+        ] {
+            assert_eq!(by(tag, text), Alteration::Belongings, "{text}");
+        }
         assert_eq!(
             by("CREATE TABLE", "CREATE TABLE template (a int)"),
             Alteration::None

@@ -6,7 +6,7 @@ use crate::config::choices::PoolMode;
 use crate::protocol::backend::TransactionStatus;
 use crate::session::annotator::{QueryPlan, Surroundings};
 use crate::session::exchange::Received;
-use crate::session::parameters::ParameterSet;
+use crate::session::parameters::{ParameterSet, follows};
 use crate::session::statements::ClientStatements;
 use crate::session::trace::SessionTrace;
 use crate::sql::encoding::ClientEncoding;
@@ -27,6 +27,8 @@ pub struct ClientSession {
     pub planned: Option<Box<QueryPlan>>,
     /// Since when its first message waits for a server, and why.
     pub waited: Option<Received>,
+    /// As they were when it had logged in.
+    startup: Rc<ParameterSet>,
     server_version: u32,
     strings: StandardConformingStrings,
     encoding: ClientEncoding,
@@ -47,6 +49,7 @@ impl ClientSession {
             parameters: Rc::clone(&parameters),
             planned: None,
             waited: None,
+            startup: Rc::clone(&parameters),
             server_version,
             strings: StandardConformingStrings::On,
             encoding: ClientEncoding::from_name(b"UTF8"),
@@ -59,6 +62,15 @@ impl ClientSession {
     pub fn on_parameter_status(&mut self, name: &[u8], value: &[u8]) {
         Rc::make_mut(&mut self.parameters).insert(name, value);
         self.set_parameters(Rc::clone(&self.parameters));
+    }
+
+    /// What was set is forgotten: what the startup packet set holds again, and is set on the server when it is next linked.
+    pub fn on_reset_all(&mut self) {
+        let parameters = Rc::make_mut(&mut self.parameters);
+        parameters.retain_following();
+        for (name, value) in self.startup.iter().filter(|(name, _)| !follows(name)) {
+            parameters.insert(name, value);
+        }
     }
 
     /// What a query's meaning depends on.

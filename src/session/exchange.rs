@@ -61,10 +61,22 @@ pub enum Delivery {
     Forward,
     /// Nowhere: the proxy asked, not the client.
     Withhold,
+    /// To the proxy, which asked for the values of these parameters.
+    Learn(Box<[Box<[u8]>]>),
     /// The server was not asked: these messages are the reply.
     Fabricate(Box<[u8]>),
     /// The server was not asked: these messages are the reply, and ReadyForQuery.
     FabricateReady(Box<[u8]>),
+}
+
+impl Delivery {
+    /// Whether it goes to the client.
+    pub fn is_to_client(&self) -> bool {
+        match self {
+            Self::Withhold | Self::Learn(_) => false,
+            Self::Forward | Self::Fabricate(_) | Self::FabricateReady(_) => true,
+        }
+    }
 }
 
 /// What was taken for done when a request was sent.
@@ -264,7 +276,7 @@ impl Exchange {
     /// Whether what comes now goes to the client.
     pub fn is_delivering(&self) -> bool {
         self.front()
-            .is_none_or(|request| request.delivery != Delivery::Withhold)
+            .is_none_or(|request| request.delivery.is_to_client())
     }
 
     /// The text of the request in front, as far as it is kept.
@@ -396,7 +408,7 @@ impl Exchange {
                 out.extend_from_slice(&messages);
                 encode::ready_for_query(out, self.status);
             }
-            Delivery::Forward | Delivery::Withhold => {}
+            Delivery::Forward | Delivery::Withhold | Delivery::Learn(_) => {}
         }
         true
     }

@@ -51,6 +51,12 @@ impl ParameterSet {
         }
     }
 
+    /// Forgets a parameter.
+    pub fn remove(&mut self, name: &[u8]) {
+        self.values
+            .retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+    }
+
     /// Forgets all but those that follow clients.
     pub fn retain_following(&mut self) {
         self.values.retain(|(name, _)| follows(name));

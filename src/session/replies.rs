@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::protocol::backend::{
-    BackendTag, ErrorFields, TransactionStatus, command_tag, parameter_status, rows_of,
+    BackendTag, ErrorFields, TransactionStatus, command_tag, data_row, parameter_status, rows_of,
 };
 use crate::protocol::encode;
 use crate::protocol::error_response::SqlState;
@@ -13,7 +13,7 @@ use crate::protocol::frame::FrameHeader;
 use crate::protocol::outbound::Outbound;
 use crate::session::client_session::ClientSession;
 use crate::session::exchange::{Delivery, Effect, RequestKind};
-use crate::session::parameters::follows;
+use crate::session::parameters::{ParameterSet, follows};
 use crate::session::position_map::PositionMap;
 use crate::session::server_session::ServerSession;
 use crate::session::statements::Statement;
@@ -67,6 +67,7 @@ impl Judge for Replies<'_> {
         }
         Ok(match tag {
             // Data: there will be more of it.
+            BackendTag::DataRow if self.learns() => BodyNeeded::Whole,
             BackendTag::DataRow | BackendTag::CopyData => BodyNeeded::Nothing,
             BackendTag::ParameterDescription
             | BackendTag::CopyInResponse
@@ -121,7 +122,15 @@ impl Judge for Replies<'_> {
             return Err(Violation::ServerUnexpected(arrived.header.tag));
         };
         let kind = front.kind;
-        let delivers = front.delivery != Delivery::Withhold;
+        let delivers = front.delivery.is_to_client();
+        if tag == BackendTag::DataRow
+            && let Delivery::Learn(names) = &front.delivery
+        {
+            let values =
+                data_row(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
+            learn(names, &values, self.client, &mut self.server.parameters);
+            return Ok(Disposition::Discard);
+        }
         match (tag, kind) {
             // In the middle of a reply.
             (
@@ -218,8 +227,12 @@ impl Replies<'_> {
         self.server.exchange.on_statement_done(rows_of(tag));
         if self.server.exchange.is_delivering() {
             self.client.trace.on_command_complete(tag);
-            if self.server.on_command(tag) {
+            let forgotten = self.server.on_command(tag);
+            if forgotten.statements {
                 self.client.statements.clear();
+            }
+            if forgotten.parameters {
+                self.client.on_reset_all();
             }
         }
         Ok(())
@@ -265,7 +278,7 @@ impl Replies<'_> {
         }
         let exchange = &mut self.server.exchange;
         if let Some(front) = exchange.front()
-            && front.delivery == Delivery::Withhold
+            && !front.delivery.is_to_client()
             && front.kind == RequestKind::Query
             && self.fatal.is_none()
         {
@@ -344,6 +357,11 @@ impl Replies<'_> {
         Disposition::Discard
     }
 
+    /// Whether the proxy wants to know what is in the rows.
+    fn learns(&self) -> bool {
+        matches!(self.server.exchange.front(), Some(front) if matches!(front.delivery, Delivery::Learn(_)))
+    }
+
     fn emit_local_replies(&mut self, out: &mut Outbound) {
         while let Some(reply) = self.server.exchange.take_local_reply() {
             out.copy(&reply.messages);
@@ -357,6 +375,24 @@ fn pass_if(delivers: bool) -> Disposition {
     } else {
         Disposition::Discard
     }
+}
+
+/// Values of parameters that the client has set become its own, and are known of the server.
+fn learn(
+    names: &[Box<[u8]>],
+    values: &[Option<&[u8]>],
+    client: &mut ClientSession,
+    server: &mut Rc<ParameterSet>,
+) {
+    let mut learnt = (*client.parameters).clone();
+    for (name, value) in names.iter().zip(values) {
+        match value {
+            Some(value) => learnt.insert(name, value),
+            None => learnt.remove(name),
+        }
+    }
+    client.parameters = Rc::new(learnt);
+    *server = Rc::clone(&client.parameters);
 }
 
 /// A position in the server's text as one in the client's; one that is no number stays what it is.

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::protocol::encode;
-use crate::session::alteration::Alteration;
-use crate::session::exchange::{Effect, Exchange, OutstandingRequest, Received, RequestKind};
+use crate::session::alteration::{Alteration, contains_word};
+use crate::session::exchange::{
+    Delivery, Effect, Exchange, OutstandingRequest, Received, RequestKind,
+};
 use crate::session::parameters::{self, ParameterSet};
 use crate::session::statements::{ServerStatements, Statement};
 use crate::trace_context::{ContextState, TraceContext};
@@ -28,8 +30,10 @@ pub struct ServerSession {
     pub unnamed_portal: PortalSource,
     /// What the named portals run, where that is a named statement. They end with the transaction.
     pub named_portals: HashMap<Box<[u8]>, PortalSource>,
-    /// What its client has left behind.
-    pub alteration: Alteration,
+    /// Its client has left something there that it must find again: they stay together until the client leaves.
+    pub has_belongings: bool,
+    /// Parameters that its client may have set to values that are not known yet.
+    unknown: Vec<Box<[u8]>>,
     /// When the first message of the group came and left that the next Execute belongs to.
     pub group: Option<(Received, Instant)>,
 }
@@ -41,6 +45,15 @@ pub struct UnnamedStatement {
     pub text: Vec<u8>,
     /// The context in its text, if one is there.
     pub trace: Option<(Arc<TraceContext>, ContextState)>,
+}
+
+/// What a statement has made the server forget of its client's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// What was set: RESET ALL, DISCARD ALL.
+    pub parameters: bool,
+    /// The prepared statements: DEALLOCATE ALL, DISCARD ALL.
+    pub statements: bool,
 }
 
 /// What a portal runs.
@@ -66,7 +79,8 @@ impl ServerSession {
             unnamed: UnnamedStatement::default(),
             unnamed_portal: PortalSource::default(),
             named_portals: HashMap::new(),
-            alteration: Alteration::None,
+            has_belongings: false,
+            unknown: Vec::new(),
             group: None,
         }
     }
@@ -138,23 +152,65 @@ impl ServerSession {
         }
     }
 
-    /// A statement of the client's is done, with this command tag. Whether the client's own prepared statements are gone too.
-    pub fn on_command(&mut self, tag: &[u8]) -> bool {
-        self.alteration = self
-            .alteration
-            .max(Alteration::by(tag, self.exchange.front_text()));
-        // Settings are back at the server's own values; those that follow clients are reported, the others are set again.
-        if matches!(tag, b"RESET" | b"DISCARD ALL") {
+    /// A statement of the client's is done, with this command tag. What it has made of the client's session.
+    pub fn on_command(&mut self, tag: &[u8]) -> Forgotten {
+        /// More than anybody sets by hand; with more, the server stays with its client.
+        const MAX_UNKNOWN: usize = 64;
+        let text = self.exchange.front_text();
+        match Alteration::by(tag, text) {
+            Alteration::None => {}
+            Alteration::Belongings => self.has_belongings = true,
+            Alteration::Parameters(names) => {
+                for name in names {
+                    if !self
+                        .unknown
+                        .iter()
+                        .any(|known| known.eq_ignore_ascii_case(name))
+                    {
+                        self.unknown.push(name.into());
+                    }
+                }
+                self.has_belongings |= self.unknown.len() > MAX_UNKNOWN;
+            }
+        }
+        let forgotten = Forgotten {
+            parameters: tag == b"DISCARD ALL" || tag == b"RESET" && contains_word(text, b"all"),
+            statements: matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL"),
+        };
+        if forgotten.parameters {
             Rc::make_mut(&mut self.parameters).retain_following();
+            self.unknown.clear();
         }
-        if tag == b"DISCARD ALL" {
-            self.alteration = Alteration::None;
-        }
-        let forgets_statements = matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL");
-        if forgets_statements {
+        if forgotten.statements {
             self.statements.clear();
         }
-        forgets_statements
+        if tag == b"DISCARD ALL" {
+            self.has_belongings = false;
+        }
+        forgotten
+    }
+
+    /// Asks, with a message appended to `out`, what values its client has given to parameters that PostgreSQL does not report.
+    /// Whether anything had to be asked.
+    pub fn ask_for_unknown(&mut self, out: &mut Vec<u8>) -> bool {
+        if self.unknown.is_empty() {
+            return false;
+        }
+        let names = std::mem::take(&mut self.unknown);
+        encode::message(out, b'Q', |body| {
+            for (at, name) in names.iter().enumerate() {
+                body.extend_from_slice(if at == 0 { b"SELECT " } else { b", " });
+                body.extend_from_slice(b"pg_catalog.current_setting('");
+                body.extend_from_slice(name);
+                body.extend_from_slice(b"', true)");
+            }
+            body.push(0);
+        });
+        self.exchange.on_request(OutstandingRequest {
+            delivery: Delivery::Learn(names.into()),
+            ..OutstandingRequest::forwarded(RequestKind::Query)
+        });
+        true
     }
 
     /// DISCARD ALL was run: it is as it was when it was new, when these parameters were reported.
@@ -162,7 +218,8 @@ impl ServerSession {
         self.statements.clear();
         self.named_portals.clear();
         self.parameters = Rc::new(ParameterSet::following(reported));
-        self.alteration = Alteration::None;
+        self.has_belongings = false;
+        self.unknown.clear();
     }
 
     /// An effect of a request that failed, or was skipped, is taken back on the server's side.
