@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use bytes::{Buf, BytesMut};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -166,7 +167,7 @@ impl Gate {
     ) -> Result<Arrival, (AdmissionError, Option<TcpStream>)> {
         let mut entrance = Entrance {
             stream,
-            input: Vec::with_capacity(512),
+            input: BytesMut::with_capacity(512),
             out: Vec::new(),
         };
         match self.admit_at(&mut entrance).await {
@@ -192,7 +193,7 @@ impl Gate {
                     database: text(&database),
                     parameters,
                     version,
-                    ahead: entrance.input,
+                    ahead: entrance.input.into(),
                     accepted_at,
                     place,
                 })))
@@ -273,7 +274,7 @@ enum Admission {
 struct Entrance {
     stream: TcpStream,
     /// Read, but not yet used.
-    input: Vec<u8>,
+    input: BytesMut,
     /// To be sent.
     out: Vec<u8>,
 }
@@ -285,7 +286,7 @@ impl Entrance {
             let mut rest = &*self.input;
             let step = greeting.advance(&mut rest)?;
             let used = self.input.len() - rest.len();
-            self.input.drain(..used);
+            self.input.advance(used);
             match step {
                 GreetingStep::NeedMore => self.read().await?,
                 GreetingStep::Reply(reply) => self.stream.write_all(&[reply]).await?,
@@ -309,7 +310,7 @@ impl Entrance {
             let (&tag, body) = message.split_first().expect("at least a header");
             let body = body.get(FrameHeader::LEN - 1..).unwrap_or_default();
             progress = login.on_message(Frame { tag, body }, &mut self.out)?;
-            self.input.drain(..len);
+            self.input.advance(len);
         }
         Ok(())
     }

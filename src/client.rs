@@ -27,13 +27,8 @@ pub async fn serve_client(shard: Rc<Shard>, admitted: Box<Admitted>) {
     let Some(guest) = Box::pin(welcome(&shard, admitted)).await else {
         return;
     };
-    let Guest {
-        mut link,
-        card,
-        pool,
-        place,
-    } = guest;
-    pool.metrics.clients.increase();
+    let Guest { mut link, presence } = guest;
+    let Presence { card, pool, .. } = &presence;
     poll_fn(|cx| {
         card.waker.replace(Some(cx.waker().clone()));
         Poll::Ready(())
@@ -44,21 +39,43 @@ pub async fn serve_client(shard: Rc<Shard>, admitted: Box<Admitted>) {
         pool.metrics.errors.of(blame).increase();
     }
     log_parting(
-        &pool,
+        pool,
         &parting,
         shard.now().saturating_duration_since(accepted_at).as_secs(),
     );
     Box::pin(link.part(&parting)).await;
-    shard.forget(&card);
-    pool.metrics.clients.decrease();
-    drop(place);
 }
 
 struct Guest {
     link: Box<Link>,
+    presence: Presence,
+}
+
+/// A client that counts as there; not any more when this is dropped.
+struct Presence {
+    shard: Rc<Shard>,
     card: Rc<SessionCard>,
     pool: Rc<ServerPool>,
-    place: Place,
+    _place: Place,
+}
+
+impl Presence {
+    fn new(shard: Rc<Shard>, card: Rc<SessionCard>, pool: Rc<ServerPool>, place: Place) -> Self {
+        pool.metrics.clients.increase();
+        Self {
+            shard,
+            card,
+            pool,
+            _place: place,
+        }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.shard.forget(&self.card);
+        self.pool.metrics.clients.decrease();
+    }
 }
 
 /// Tells the client what it has to know. `None` where it was sent away instead.
@@ -90,25 +107,17 @@ async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
     let elapsed = shard.now().saturating_duration_since(accepted_at);
     match outcome {
         Ok((pool, session, card)) => {
+            let presence =
+                Presence::new(Rc::clone(shard), Rc::clone(&card), Rc::clone(&pool), place);
             if lane.send(&mut out, &[]).is_err() {
                 process.logged_in(LoginOutcome::Abandoned, elapsed);
-                shard.forget(&card);
                 return None;
             }
             process.logged_in(LoginOutcome::Completed, elapsed);
-            let link = Link::new(
-                Rc::clone(shard),
-                Rc::clone(&pool),
-                Rc::clone(&card),
-                lane,
-                session,
-                ahead,
-            );
+            let link = Link::new(Rc::clone(shard), pool, card, lane, session, ahead);
             Some(Guest {
                 link: Box::new(link),
-                card,
-                pool,
-                place,
+                presence,
             })
         }
         Err(refused) => {

@@ -140,7 +140,7 @@ impl Link {
             self.drain_backlogs(cx)?;
             let mut progressed = self.receive_replies(cx, now)?;
             self.observe(now);
-            self.release_if_done()?;
+            self.release_if_done(now)?;
             progressed |= self.receive_server(cx)?;
             progressed |= self.receive_requests(cx, now)?;
             if !progressed {
@@ -412,7 +412,7 @@ impl Link {
     }
 
     /// Gives the server back if the client owes it nothing, and it owes the client nothing.
-    fn release_if_done(&mut self) -> Result<(), Parting> {
+    fn release_if_done(&mut self, now: Instant) -> Result<(), Parting> {
         let is_done = self.session.mode == PoolMode::Transaction
             && self.held.is_empty()
             && self.pause.is_none()
@@ -445,7 +445,7 @@ impl Link {
         }
         self.card.server.borrow_mut().take();
         self.pool.metrics.transactions.increase();
-        self.pool.release(server);
+        self.pool.release(server, now);
         Ok(())
     }
 
@@ -481,6 +481,17 @@ impl Link {
         metrics
             .statement_evictions
             .add(std::mem::take(&mut tally.evictions));
+    }
+
+    /// Gives up the place in the queue, and the server in whatever state it is.
+    fn let_go(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.pool.give_up(&ticket);
+        }
+        if let Some(server) = self.server.take() {
+            self.card.server.borrow_mut().take();
+            self.pool.discard(server, ServerClose::Unclean);
+        }
     }
 
     /// The session is over: the client is told why, its server goes back if it is clean, and is closed if it is not.
@@ -520,7 +531,7 @@ impl Link {
             _ if is_clean && self.session.mode == PoolMode::Session => {
                 self.pool.release_to_reset(server)
             }
-            _ if is_clean && !server.session.has_belongings => self.pool.release(server),
+            _ if is_clean && !server.session.has_belongings => self.pool.release(server, now),
             _ if is_clean => self.pool.release_to_reset(server),
             _ => {
                 server.session.exchange.on_lost(now);
@@ -541,5 +552,12 @@ impl Link {
                     .observe(&self.pool.metrics, &self.pool.identity, record);
             });
         self.pool.discard(server, why);
+    }
+}
+
+/// A link that ends without having parted, in a panic, must not take a place in the pool with it.
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
+use bytes::{Buf, BytesMut};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
@@ -168,7 +169,7 @@ impl Connecting {
     }
 
     /// Appends what comes next to `buffer`.
-    async fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+    async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<()> {
         let read = match self {
             Self::Tcp(stream, _) => stream.read_buf(buffer).await?,
             Self::Unix(stream, _) => stream.read_buf(buffer).await?,
@@ -276,7 +277,7 @@ async fn log_in(
     stream: &mut Connecting,
     mut out: Vec<u8>,
 ) -> Result<ServerIdentity, ConnectError> {
-    let mut input = Vec::with_capacity(4096);
+    let mut input = BytesMut::with_capacity(4096);
     loop {
         stream.write_all(&out).await.map_err(ConnectError::Broken)?;
         out.clear();
@@ -285,7 +286,7 @@ async fn log_in(
                 Some((frame, len)) => match login.on_message(frame, &mut out)? {
                     ServerProgress::Continue(next) => {
                         login = next;
-                        input.drain(..len);
+                        input.advance(len);
                     }
                     ServerProgress::Done(identity) => return Ok(identity),
                 },

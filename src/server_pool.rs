@@ -244,13 +244,12 @@ impl ServerPool {
             .borrow_mut()
             .forget(|waiting| Rc::ptr_eq(waiting, ticket));
         if let Some(Ok(server)) = ticket.grant.take() {
-            self.release(server);
+            self.release(server, (self.clock)());
         }
     }
 
     /// A server comes back from a client that owes it nothing.
-    pub fn release(self: &Rc<Self>, server: Box<ServerConnection>) {
-        let now = (self.clock)();
+    pub fn release(self: &Rc<Self>, server: Box<ServerConnection>, now: Instant) {
         if server.card.cancels.get() > 0 {
             // A cancel that is still on its way must not hit the next client's query.
             let pool = Rc::clone(self);
@@ -258,7 +257,7 @@ impl ServerPool {
                 while server.card.cancels.get() > 0 {
                     server.card.cancels_done.notified().await;
                 }
-                pool.release(server);
+                pool.release(server, (pool.clock)());
             });
             return;
         }
@@ -272,7 +271,7 @@ impl ServerPool {
     /// A server comes back that a client has left something behind on, or may have: it is reset first.
     pub fn release_to_reset(self: &Rc<Self>, mut server: Box<ServerConnection>) {
         let Some(reset) = self.settings.server_reset_query.clone() else {
-            self.release(server);
+            self.release(server, (self.clock)());
             return;
         };
         let pool = Rc::clone(self);
@@ -287,7 +286,7 @@ impl ServerPool {
                     let reported = server.reported.iter();
                     let reported = reported.map(|(name, value)| (&**name, &**value));
                     server.session.on_reset(reported);
-                    pool.release(server);
+                    pool.release(server, (pool.clock)());
                 }
                 Ok(Err(_)) | Err(_) => pool.discard(server, ServerClose::CheckFailed),
             }
@@ -369,7 +368,7 @@ impl ServerPool {
             parameters,
             server_version: server.version_number(),
         });
-        self.release(server);
+        self.release(server, (self.clock)());
         let mut welcomes = self.welcomes.borrow_mut();
         if welcomes.len() < WELCOMES {
             welcomes.insert(settings.clone(), Rc::clone(&welcome));

@@ -5,9 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::runtime;
+use tokio::runtime::{self, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
 
 use crate::admission::Admitted;
 use crate::cancel;
@@ -44,7 +43,7 @@ impl Worker {
     /// Starts a worker's thread.
     ///
     /// # Errors
-    /// If the system has no thread or no poller for it.
+    /// If the system has no thread for it.
     pub fn start(
         number: u8,
         config: Arc<Config>,
@@ -52,14 +51,19 @@ impl Worker {
         telemetry: WorkerTelemetry,
     ) -> io::Result<Self> {
         let (mail, mailbox) = mpsc::channel(MAILBOX);
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
+                let runtime = match runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default())
+                {
+                    Ok(runtime) => runtime,
+                    // Whoever sends mail finds that nobody is there.
+                    Err(error) => return tracing::error!(%error, "a worker has no runtime"),
+                };
                 let shard = Rc::new(Shard::new(number, config, registry, telemetry));
-                LocalSet::new().block_on(&runtime, run(shard, mailbox));
+                runtime.block_on(run(shard, mailbox));
             })?;
         Ok(Self {
             mail,

@@ -11,8 +11,13 @@ pub struct Outbound {
     /// Neighbours of one kind are one piece.
     pieces: Vec<Piece>,
     written: Vec<u8>,
+    /// Everything in one piece, where that was asked for.
+    gathered: Vec<u8>,
     len: usize,
 }
+
+/// Up to here pieces are copied together: a gathering write costs the kernel more than this copy.
+const GATHER_LIMIT: usize = 4096;
 
 #[derive(Debug)]
 enum Piece {
@@ -103,10 +108,18 @@ impl Outbound {
         filled
     }
 
-    /// The one slice that holds everything, where there is only one piece: it can be sent without a vector.
-    pub fn single<'a>(&'a self, input: &'a [u8]) -> Option<&'a [u8]> {
+    /// The one slice that holds everything, where there is only one piece, or where it is so little that copying it together
+    /// costs less than a write of several pieces.
+    pub fn single<'a>(&'a mut self, input: &'a [u8]) -> Option<&'a [u8]> {
         match self.pieces.as_slice() {
             [piece] => Some(self.bytes(piece, input)),
+            _ if self.len <= GATHER_LIMIT => {
+                let mut gathered = std::mem::take(&mut self.gathered);
+                gathered.clear();
+                self.copy_rest(input, 0, &mut gathered);
+                self.gathered = gathered;
+                Some(&self.gathered)
+            }
             _ => None,
         }
     }
@@ -162,7 +175,20 @@ mod tests {
         assert_eq!(outbound.pieces.len(), 3);
         assert_eq!(outbound.len(), 8);
         assert_eq!(text(&outbound, b"abcdef", 0), "abcdeXYf");
-        assert_eq!(outbound.single(b"abcdef"), None);
+        assert_eq!(
+            outbound.single(b"abcdef"),
+            Some(&b"abcdeXYf"[..]),
+            "so little is copied together"
+        );
+    }
+
+    #[test]
+    fn much_is_not_copied_together() {
+        let input = [b'x'; GATHER_LIMIT];
+        let mut outbound = Outbound::new();
+        outbound.copy(b"Y");
+        outbound.pass(0..GATHER_LIMIT);
+        assert_eq!(outbound.single(&input), None);
     }
 
     #[test]

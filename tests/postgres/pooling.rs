@@ -1,6 +1,5 @@
 use std::collections::BTreeSet;
 
-
 use crate::support::postgres::shared;
 use crate::support::proxy::Proxy;
 use crate::{connect, value};
