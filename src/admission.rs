@@ -193,7 +193,8 @@ impl Gate {
                     database: text(&database),
                     parameters,
                     version,
-                    ahead: entrance.input.into(),
+                    // Hardly anybody sends anything ahead; those who don't need not keep the buffer.
+                    ahead: entrance.input.to_vec(),
                     accepted_at,
                     place,
                 })))

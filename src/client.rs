@@ -205,7 +205,7 @@ fn log_parting(pool: &ServerPool, parting: &Parting, age: u64) {
         Parting::ServerEnded => "server ended the session".into(),
         Parting::Violation(violation) => violation.to_string(),
         Parting::Refused(refusal) => refusal.response().message.into_owned(),
-        Parting::Dismissed(response) => response.message.clone().into_owned(),
+        Parting::IdleTooLong => "client_idle_timeout".into(),
     };
     tracing::info!(
         database = &*pool.identity.database,

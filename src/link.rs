@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::config::choices::PoolMode;
 use crate::net::lane::Lane;
-use crate::protocol::error_response::ErrorResponse;
+use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::forwarder::Forwarder;
 use crate::protocol::outbound::Outbound;
 use crate::scratch::Scratch;
@@ -65,10 +65,10 @@ pub enum Parting {
     ServerEnded,
     /// A peer broke the rules.
     Violation(Violation),
-    /// It got no server.
+    /// It got no server, or the proxy ends.
     Refused(Refusal),
-    /// The proxy ends, or an administrator wanted it gone, or it was idle for too long.
-    Dismissed(ErrorResponse),
+    /// It rested for too long.
+    IdleTooLong,
 }
 
 impl Parting {
@@ -79,14 +79,17 @@ impl Parting {
             Self::ServerLost => Some(lost_server()),
             Self::Violation(violation) => Some(violation.response()),
             Self::Refused(refusal) => Some(refusal.response()),
-            Self::Dismissed(why) => Some(why.clone()),
+            Self::IdleTooLong => Some(ErrorResponse::fatal(
+                SqlState::ADMIN_SHUTDOWN,
+                "client_idle_timeout",
+            )),
         }
     }
 
     /// Who is to blame, where somebody is.
     pub fn blame(&self) -> Option<Blame> {
         match self {
-            Self::Left | Self::Refused(_) | Self::Dismissed(_) => None,
+            Self::Left | Self::Refused(_) | Self::IdleTooLong => None,
             Self::ClientLost(_) => Some(Blame::Client),
             Self::ServerLost | Self::ServerEnded => Some(Blame::Server),
             Self::Violation(violation) if violation.is_clients() => Some(Blame::Client),
@@ -146,6 +149,7 @@ impl Link {
             if !progressed {
                 return self.rest(now);
             }
+            self.card.idle_since.set(None);
         }
         // Others have their turn; this one goes on afterwards.
         cx.waker().wake_by_ref();
@@ -456,12 +460,15 @@ impl Link {
                 .server
                 .as_ref()
                 .is_none_or(|server| server.session.exchange.is_releasable());
-        self.card.idle_since.set(rests.then_some(now));
+        let since = self.card.idle_since.get().filter(|_| rests);
+        self.card
+            .idle_since
+            .set(rests.then(|| since.unwrap_or(now)));
         if rests && self.shard.is_draining() {
-            return Err(Parting::Dismissed(Refusal::Draining.response()));
+            return Err(Parting::Refused(Refusal::Draining));
         }
-        if rests && let Some(why) = self.card.dismissal.take() {
-            return Err(Parting::Dismissed(why));
+        if self.card.has_rested_too_long(now) {
+            return Err(Parting::IdleTooLong);
         }
         Ok(())
     }

@@ -13,7 +13,6 @@ use crate::cancel;
 use crate::config::choices::OnMissing;
 use crate::config::{Config, Host};
 use crate::protocol::cancel_key::CancelKey;
-use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::scratch::Scratch;
 use crate::server::{ServerAddress, ServerCard, ServerTarget};
 use crate::server_pool::ServerPool;
@@ -67,8 +66,6 @@ pub struct SessionCard {
     pub idle_since: Cell<Option<Instant>>,
     /// How long it may rest.
     pub idle_timeout: Option<Duration>,
-    /// Why it is to leave as soon as it rests.
-    pub dismissal: RefCell<Option<ErrorResponse>>,
     /// Wakes its task.
     pub waker: RefCell<Option<Waker>>,
 }
@@ -172,7 +169,6 @@ impl Shard {
             server: RefCell::default(),
             idle_since: Cell::new(None),
             idle_timeout,
-            dismissal: RefCell::default(),
             waker: RefCell::default(),
         });
         sessions.insert(process_id, Rc::clone(&card));
@@ -299,7 +295,7 @@ impl Shard {
             let pause = next
                 .min()
                 .map_or(COARSE, |deadline| deadline.clamp(FINE, COARSE));
-            self.dismiss_idle(now);
+            self.wake_overdue(now);
             // Woken early only by somebody whose wait may end before the next round.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -308,15 +304,10 @@ impl Shard {
         }
     }
 
-    fn dismiss_idle(&self, now: Instant) {
+    /// Wakes those who have rested for too long: they find out, and leave.
+    fn wake_overdue(&self, now: Instant) {
         for card in self.sessions.borrow().values() {
-            if let (Some(since), Some(timeout)) = (card.idle_since.get(), card.idle_timeout)
-                && now.saturating_duration_since(since) >= timeout
-            {
-                card.dismissal.replace(Some(ErrorResponse::fatal(
-                    SqlState::ADMIN_SHUTDOWN,
-                    "client_idle_timeout",
-                )));
+            if card.has_rested_too_long(now) {
                 card.wake();
             }
         }
@@ -324,6 +315,14 @@ impl Shard {
 }
 
 impl SessionCard {
+    /// Whether it has rested for longer than it may.
+    pub fn has_rested_too_long(&self, now: Instant) -> bool {
+        match (self.idle_since.get(), self.idle_timeout) {
+            (Some(since), Some(timeout)) => now.saturating_duration_since(since) >= timeout,
+            _ => false,
+        }
+    }
+
     /// Wakes the client's task.
     pub fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
