@@ -147,6 +147,9 @@ pub enum AskError {
     Refused(OwnQueryError),
 }
 
+/// How often limits of time are looked at, unless one ends earlier.
+pub const TIME_ROUND: Duration = Duration::from_secs(1);
+
 /// Equal parameter sets that are looked for at most.
 const PARAMETER_SETS: usize = 64;
 
@@ -211,11 +214,11 @@ impl ServerPool {
             }
             (Checkout::Connect, Some(place)) => {
                 self.connect();
-                self.on_waiting.notify_one();
+                self.tell_of_waiting();
                 Asked::Wait(place, QueueCause::Connecting)
             }
             (Checkout::Wait, Some(place)) => {
-                self.on_waiting.notify_one();
+                self.tell_of_waiting();
                 Asked::Wait(place, QueueCause::PoolFull)
             }
             _ => Asked::Refused(Refusal::QueueFull),
@@ -473,6 +476,17 @@ impl ServerPool {
         if let Some((ticket, server)) = self.pool.borrow_mut().checkin(server, now) {
             self.metrics.checkouts.increase();
             ticket.grant(Ok(server));
+        }
+    }
+
+    /// Only whose wait may end before the next round of [`ServerPool::keep_time`] has to be told of.
+    fn tell_of_waiting(&self) {
+        if self
+            .settings
+            .checkout_timeout
+            .is_some_and(|timeout| timeout < TIME_ROUND)
+        {
+            self.on_waiting.notify_one();
         }
     }
 

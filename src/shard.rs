@@ -15,7 +15,7 @@ use crate::config::{Config, Host};
 use crate::protocol::cancel_key::CancelKey;
 use crate::scratch::Scratch;
 use crate::server::{ServerAddress, ServerCard, ServerTarget};
-use crate::server_pool::ServerPool;
+use crate::server_pool::{ServerPool, TIME_ROUND};
 use crate::session::annotator::AnnotationPolicy;
 use crate::session::requests::RequestPolicy;
 use crate::session::trace::{TracePolicy, TraceRules};
@@ -283,7 +283,6 @@ impl Shard {
 
     /// Keeps the limits of time: coarsely, as nobody's query depends on it.
     pub async fn keep_time(self: Rc<Self>) {
-        const COARSE: Duration = Duration::from_secs(1);
         const FINE: Duration = Duration::from_millis(5);
         loop {
             let now = self.now();
@@ -294,12 +293,12 @@ impl Shard {
             });
             let pause = next
                 .min()
-                .map_or(COARSE, |deadline| deadline.clamp(FINE, COARSE));
+                .map_or(TIME_ROUND, |deadline| deadline.clamp(FINE, TIME_ROUND));
             self.wake_overdue(now);
             // Woken early only by somebody whose wait may end before the next round.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.on_waiting.notified(), if pause == COARSE => {}
+                () = self.on_waiting.notified(), if pause == TIME_ROUND => {}
             }
         }
     }
