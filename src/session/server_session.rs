@@ -29,6 +29,8 @@ pub struct ServerSession {
     pub named_portals: HashMap<Box<[u8]>, PortalSource>,
     /// When the first message of the group came and left that the next Execute belongs to.
     pub group: Option<(Received, Instant)>,
+    /// How many Executes were sent since the last Sync.
+    pub executes: u32,
 }
 
 /// The unnamed statement, as far as telemetry wants to know it.
@@ -64,6 +66,7 @@ impl ServerSession {
             unnamed_portal: PortalSource::default(),
             named_portals: HashMap::new(),
             group: None,
+            executes: 0,
         }
     }
 
@@ -110,6 +113,19 @@ impl ServerSession {
         }
     }
 
+    /// The text that a portal runs, or its beginning; empty where it is not known.
+    pub fn portal_text(&self, portal: &[u8]) -> &[u8] {
+        let source = match portal {
+            b"" => Some(&self.unnamed_portal),
+            _ => self.named_portals.get(portal),
+        };
+        match source {
+            Some(PortalSource::Unnamed) => &self.unnamed.text,
+            Some(PortalSource::Named(statement)) => statement.text(),
+            None => b"",
+        }
+    }
+
     /// The unnamed statement gets this text, with this context in it.
     pub fn on_unnamed_parse(
         &mut self,
@@ -142,7 +158,7 @@ impl ServerSession {
     /// An effect of a request that failed, or was skipped, is taken back on the server's side.
     pub fn undo(&mut self, effect: &Effect) {
         match effect {
-            Effect::None | Effect::Named { .. } => {}
+            Effect::None | Effect::Named { .. } | Effect::Local { .. } => {}
             Effect::Prepared { statement, .. } => self.statements.remove(statement),
             Effect::Evicted(statement) => self.statements.insert(Rc::clone(statement)),
         }
