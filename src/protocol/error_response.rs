@@ -42,6 +42,8 @@ impl SqlState {
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
     /// 54000: a limit of the program was passed.
     pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");
+    /// 55000: an object is not in the state that this needs.
+    pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Self = Self(*b"55000");
     /// 57014: the query was cancelled.
     pub const QUERY_CANCELED: Self = Self(*b"57014");
     /// 57P01: the server is shutting down on an administrator's command.

@@ -6,6 +6,7 @@ use crate::config::choices::PoolMode;
 use crate::protocol::backend::TransactionStatus;
 use crate::session::annotator::{QueryPlan, Surroundings};
 use crate::session::exchange::Received;
+use crate::session::local_statements::LocalStatements;
 use crate::session::parameters::{ParameterSet, follows};
 use crate::session::statements::ClientStatements;
 use crate::session::trace::SessionTrace;
@@ -21,6 +22,8 @@ pub struct ClientSession {
     pub trace: SessionTrace,
     /// Its prepared statements.
     pub statements: ClientStatements,
+    /// Those that no server has.
+    pub local: Option<Box<LocalStatements>>,
     /// What must be set on a server before this client uses it. Shared with clients that want the same.
     pub parameters: Rc<ParameterSet>,
     /// The plan for the query that it paused with, until there is a server for it.
@@ -46,6 +49,7 @@ impl ClientSession {
             mode,
             trace,
             statements: ClientStatements::default(),
+            local: None,
             parameters: Rc::clone(&parameters),
             planned: None,
             waited: None,

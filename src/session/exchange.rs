@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
-use crate::protocol::error_response::SqlState;
+use crate::protocol::error_response::{ErrorResponse, SqlState};
+use crate::session::local_statements::LocalStatement;
 use crate::session::position_map::PositionMap;
 use crate::session::query_record::{Outcome, Phases, QueryKind, QueryRecord, QueueCause};
 use crate::session::statements::Statement;
@@ -67,6 +68,8 @@ pub enum Delivery {
     Fabricate(Box<[u8]>),
     /// The server was not asked: these messages are the reply, and ReadyForQuery.
     FabricateReady(Box<[u8]>),
+    /// The server was sent what it can only answer with an error, so that its transaction fails: the client gets this one.
+    Refuse(Box<ErrorResponse>),
 }
 
 impl Delivery {
@@ -74,7 +77,7 @@ impl Delivery {
     pub fn is_to_client(&self) -> bool {
         match self {
             Self::Withhold | Self::Learn(_) => false,
-            Self::Forward | Self::Fabricate(_) | Self::FabricateReady(_) => true,
+            Self::Forward | Self::Fabricate(_) | Self::FabricateReady(_) | Self::Refuse(_) => true,
         }
     }
 }
@@ -100,6 +103,13 @@ pub enum Effect {
     },
     /// The server does not have this statement any more.
     Evicted(Rc<Statement>),
+    /// The client's name for a statement that no server has got another meaning, or none.
+    Local {
+        /// The client's name.
+        name: Box<[u8]>,
+        /// What it stood for before.
+        before: Option<Rc<LocalStatement>>,
+    },
 }
 
 /// What telemetry wants to know of a query.
@@ -195,11 +205,12 @@ impl Exchange {
 
     /// Whether the server owes nobody anything: no reply is outstanding, no transaction open, no pipeline begun.
     pub fn is_releasable(&self) -> bool {
-        self.outstanding.is_empty()
-            && self.status == TransactionStatus::Idle
-            && !self.awaits_sync
-            && !self.skips_to_sync
-            && !self.copies_in
+        self.is_quiet() && self.status == TransactionStatus::Idle
+    }
+
+    /// Whether nothing has been sent since the last ReadyForQuery: the server waits for a first message.
+    pub fn is_quiet(&self) -> bool {
+        self.outstanding.is_empty() && !self.awaits_sync && !self.skips_to_sync && !self.copies_in
     }
 
     /// Whether any reply is outstanding.
@@ -408,7 +419,7 @@ impl Exchange {
                 out.extend_from_slice(&messages);
                 encode::ready_for_query(out, self.status);
             }
-            Delivery::Forward | Delivery::Withhold | Delivery::Learn(_) => {}
+            Delivery::Forward | Delivery::Withhold | Delivery::Learn(_) | Delivery::Refuse(_) => {}
         }
         true
     }

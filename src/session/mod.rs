@@ -6,6 +6,7 @@ pub mod client_login;
 pub mod client_session;
 pub mod exchange;
 pub mod greeting;
+pub mod local_statements;
 pub mod parameters;
 pub mod position_map;
 pub mod query_record;

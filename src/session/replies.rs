@@ -230,6 +230,9 @@ impl Replies<'_> {
             let forgotten = self.server.on_command(tag);
             if forgotten.statements {
                 self.client.statements.clear();
+                if let Some(local) = &mut self.client.local {
+                    local.deallocate_all();
+                }
             }
             if forgotten.parameters {
                 self.client.on_reset_all();
@@ -288,12 +291,19 @@ impl Replies<'_> {
         if state != SqlState::SYNTAX_ERROR {
             self.emit_local_replies(out);
         }
-        let disposition = self.pass_mapped(arrived, out);
+        let (state, disposition) = match self.server.exchange.front().map(|front| &front.delivery) {
+            Some(Delivery::Refuse(refusal)) if self.fatal.is_none() => {
+                out.write(|out| refusal.encode(out));
+                (refusal.code, Disposition::Discard)
+            }
+            _ => (state, self.pass_mapped(arrived, out)),
+        };
         let mut undone: Vec<Effect> = Vec::new();
         self.server
             .exchange
             .on_error(state, self.now, |effect| undone.push(effect));
-        for effect in undone {
+        // What was done last is undone first.
+        for effect in undone.into_iter().rev() {
             if let Effect::Named { name, statement }
             | Effect::Prepared {
                 name: Some(name),
@@ -308,6 +318,12 @@ impl Replies<'_> {
                 self.client.statements.forget_failed(name);
             }
             self.server.undo(&effect);
+            if let Effect::Local { name, before } = effect {
+                self.client
+                    .local
+                    .get_or_insert_default()
+                    .replace(&name, before);
+            }
         }
         self.client.trace.on_error();
         self.fresh_front = true;

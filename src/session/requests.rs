@@ -1,5 +1,7 @@
 //! What becomes of each message that a client sends.
 
+mod local;
+
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -99,6 +101,7 @@ impl Judge for Requests<'_> {
             }
             FrontendTag::Query => BodyNeeded::Prefix(NAMES_LIMIT),
             FrontendTag::Parse if header.body_len <= MAX_DEFINITION_LEN => BodyNeeded::Whole,
+            FrontendTag::Bind if self.needs_bound_values(header) => BodyNeeded::Whole,
             FrontendTag::Parse | FrontendTag::Bind => BodyNeeded::Prefix(NAMES_LIMIT),
             FrontendTag::Describe | FrontendTag::Execute | FrontendTag::Close => BodyNeeded::Whole,
             FrontendTag::Flush
@@ -154,6 +157,9 @@ impl Judge for Requests<'_> {
                 at: self.now,
                 queue_cause: None,
             });
+        }
+        if let Some(disposition) = self.answer_locally(tag, &arrived, out) {
+            return Ok(disposition);
         }
         match tag {
             FrontendTag::Query => Ok(self.on_query(arrived, out)),
@@ -553,10 +559,12 @@ impl<'a> Requests<'a> {
         let Some(server) = self.server.as_deref_mut() else {
             return self.pause(Pause::NeedsServer);
         };
+        server.executes = server.executes.saturating_add(1);
         // A query that was bound in the same go began with its Parse or Bind.
         let (received, sent_at) = server.group.take().unwrap_or((self.received, self.now));
         let portal = split_cstr(arrived.body).map_or(&b""[..], |(portal, _)| portal);
         let (text, commented) = server.keep_portal_text(portal);
+        Self::reset_with(self.client, server, portal);
         let mut query = QueryInFlight::new(QueryKind::Execute, text, received, sent_at);
         match &commented {
             Some((trace, state)) => query.set_context((trace, *state)),
@@ -585,6 +593,9 @@ impl<'a> Requests<'a> {
     }
 
     fn on_sync(&mut self) -> Disposition {
+        if self.sync_locally() {
+            return Disposition::Discard;
+        }
         let Some(server) = self.server.as_deref_mut() else {
             // Nothing was asked of a server: nothing has to be awaited.
             self.to_client
@@ -592,6 +603,7 @@ impl<'a> Requests<'a> {
             return Disposition::Discard;
         };
         server.group = None;
+        server.executes = 0;
         self.client.trace.on_request_sent();
         server
             .exchange

@@ -36,6 +36,8 @@ pub struct ServerSession {
     unknown: Vec<Box<[u8]>>,
     /// When the first message of the group came and left that the next Execute belongs to.
     pub group: Option<(Received, Instant)>,
+    /// How many Executes were sent since the last Sync.
+    pub executes: u32,
 }
 
 /// The unnamed statement, as far as telemetry wants to know it.
@@ -82,6 +84,7 @@ impl ServerSession {
             has_belongings: false,
             unknown: Vec::new(),
             group: None,
+            executes: 0,
         }
     }
 
@@ -125,6 +128,19 @@ impl ServerSession {
                 (self.exchange.keep_text(statement.text()), None)
             }
             None => (self.exchange.keep_text(b""), None),
+        }
+    }
+
+    /// The text that a portal runs, or its beginning; empty where it is not known.
+    pub fn portal_text(&self, portal: &[u8]) -> &[u8] {
+        let source = match portal {
+            b"" => Some(&self.unnamed_portal),
+            _ => self.named_portals.get(portal),
+        };
+        match source {
+            Some(PortalSource::Unnamed) => &self.unnamed.text,
+            Some(PortalSource::Named(statement)) => statement.text(),
+            None => b"",
         }
     }
 
@@ -225,7 +241,7 @@ impl ServerSession {
     /// An effect of a request that failed, or was skipped, is taken back on the server's side.
     pub fn undo(&mut self, effect: &Effect) {
         match effect {
-            Effect::None | Effect::Named { .. } => {}
+            Effect::None | Effect::Named { .. } | Effect::Local { .. } => {}
             Effect::Prepared { statement, .. } => self.statements.remove(statement),
             Effect::Evicted(statement) => self.statements.insert(Rc::clone(statement)),
         }

@@ -182,6 +182,66 @@ impl<'a> TraceCommand<'a> {
             .then_some(command)
     }
 
+    /// The same without the text that it was read from.
+    pub fn into_owned(self) -> TraceCommand<'static> {
+        let owned = |text: Cow<'a, [u8]>| Cow::Owned(text.into_owned());
+        match self {
+            Self::Set {
+                scope,
+                name,
+                value,
+                form,
+            } => TraceCommand::Set {
+                scope,
+                name: owned(name),
+                value: value.map(owned),
+                form,
+            },
+            Self::SetApplicationName { scope, value } => TraceCommand::SetApplicationName {
+                scope,
+                value: owned(value),
+            },
+            Self::Reset { name } => TraceCommand::Reset { name: owned(name) },
+            Self::Show {
+                name,
+                form,
+                missing,
+            } => TraceCommand::Show {
+                name: owned(name),
+                form,
+                missing,
+            },
+            Self::ResetAll => TraceCommand::ResetAll,
+        }
+    }
+
+    /// What it will be answered with, without a value, as far as Describe tells it. Nothing is carried out.
+    ///
+    /// # Errors
+    /// The error that PostgreSQL would answer: it has no description for SHOW of what it does not know.
+    pub fn describe(&self, trace: &mut SessionTrace) -> Result<Answer, ErrorResponse> {
+        let column = match self {
+            Self::Show {
+                form: Form::Command,
+                ..
+            } => return self.execute(trace, Block::Inside, 0),
+            Self::Show { .. } => Some("current_setting"),
+            Self::Set {
+                form: Form::Function,
+                ..
+            } => Some("set_config"),
+            _ => None,
+        };
+        Ok(Answer {
+            warnings: SmallVec::new(),
+            row: column.map(|column| Row {
+                column: column.into(),
+                value: None,
+            }),
+            tag: "SELECT 0",
+        })
+    }
+
     /// Whether the proxy answers it; otherwise the server does.
     pub fn is_answered_here(&self, trace: &SessionTrace) -> bool {
         match self {

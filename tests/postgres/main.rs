@@ -8,6 +8,7 @@ mod support;
 mod annotation;
 mod cancel;
 mod drain;
+mod extended;
 mod logins;
 mod pooling;
 mod prepared;

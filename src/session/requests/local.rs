@@ -1,0 +1,481 @@
+//! Commands on the trace context over the extended protocol: answered here, in their turn.
+//!
+//! Where the server has been sent nothing since its last ReadyForQuery, or there is no server, answers leave at once. Behind
+//! messages that a server has not answered yet they stand in its queue, and are skipped with them if one of those fails.
+
+use std::rc::Rc;
+
+use super::{CLOSE_COMPLETE, PARSE_COMPLETE, Requests, parse_in_flight};
+use crate::protocol::backend::TransactionStatus;
+use crate::protocol::encode;
+use crate::protocol::error_response::{ErrorResponse, SqlState};
+use crate::protocol::forwarder::{Arrived, Disposition};
+use crate::protocol::frame::{FrameHeader, split_cstr};
+use crate::protocol::frontend::{Bind, FrontendTag, Parse, Target};
+use crate::protocol::outbound::Outbound;
+use crate::session::client_session::ClientSession;
+use crate::session::exchange::{Delivery, Effect, OutstandingRequest, RequestKind};
+use crate::session::local_statements::{LocalPortal, LocalStatement, LocalStatements};
+use crate::session::server_session::ServerSession;
+use crate::session::trace_command::{Block, TraceCommand};
+
+impl Requests<'_> {
+    /// Whether a Bind may have a value that is for the proxy to read.
+    pub(super) fn needs_bound_values(&self, header: FrameHeader) -> bool {
+        self.client.local.is_some() && header.body_len <= LocalStatements::MAX_COMMAND_LEN
+    }
+
+    /// Answers a message that is about a statement or a portal that no server has. `None`: it is not.
+    pub(super) fn answer_locally(
+        &mut self,
+        tag: FrontendTag,
+        arrived: &Arrived<'_>,
+        out: &mut Outbound,
+    ) -> Option<Disposition> {
+        if tag == FrontendTag::Parse && !self.skips_locally() {
+            return self.parse_locally(arrived, out);
+        }
+        // Most clients have no such statement.
+        self.client.local.as_ref()?;
+        if self.skips_locally() {
+            return Some(Disposition::Discard);
+        }
+        match tag {
+            FrontendTag::Bind => self.bind_locally(arrived, out),
+            FrontendTag::Describe => self.describe_locally(arrived, out),
+            FrontendTag::Execute => self.execute_locally(arrived, out),
+            FrontendTag::Close => self.close_locally(arrived),
+            _ => None,
+        }
+    }
+
+    /// An Execute of RESET ALL or DISCARD ALL goes to the server, and clears the trace context.
+    pub(super) fn reset_with(client: &mut ClientSession, server: &ServerSession, portal: &[u8]) {
+        let text = server.portal_text(portal);
+        if !matches!(text, [b'd' | b'D' | b'r' | b'R', ..]) || text.len() > LONGEST_RESET {
+            return;
+        }
+        let around = client.surroundings(server.exchange.status());
+        let command = TraceCommand::recognise(text, around.strings, around.encoding);
+        if command == Some(TraceCommand::ResetAll) {
+            client.trace.reset_all(server.executes);
+        }
+    }
+
+    /// Answers a Sync in front of which nothing was asked of a server. Whether it did.
+    pub(super) fn sync_locally(&mut self) -> bool {
+        let is_quiet = self.is_quiet();
+        let status = self.status();
+        let ClientSession { local, trace, .. } = &mut *self.client;
+        let Some(statements) = local else {
+            return false;
+        };
+        let was_answered = statements.on_sync();
+        if trace.status(status) != TransactionStatus::InTransaction {
+            statements.close_portals();
+        }
+        if statements.is_empty() {
+            *local = None;
+        }
+        if !was_answered || !is_quiet {
+            return false;
+        }
+        trace.on_query_answered_here(status);
+        self.to_client
+            .write(|out| encode::ready_for_query(out, status));
+        true
+    }
+
+    fn parse_locally(&mut self, arrived: &Arrived<'_>, out: &mut Outbound) -> Option<Disposition> {
+        arrived.whole()?;
+        let parse = Parse::read(arrived.body)?;
+        let around = self.client.surroundings(self.status());
+        let statement = LocalStatement::recognise(&parse, &self.client.trace, &around);
+        let is_named = !parse.name.is_empty();
+        let local = self.client.local.as_deref_mut();
+        let is_known = local
+            .as_ref()
+            .is_some_and(|local| local.statement(parse.name).is_some());
+        let Some(statement) = statement else {
+            if is_known && is_named {
+                return Some(self.refuse(duplicate_statement(parse.name), parse.text(), out));
+            }
+            // The server gets an unnamed statement, which takes the place of the one here.
+            if let Some(local) = local.filter(|_| is_known) {
+                local.replace(parse.name, None);
+            }
+            return None;
+        };
+        if self.is_failed() {
+            return Some(self.refuse(failed_transaction(), parse.text(), out));
+        }
+        // PostgreSQL looks for what SHOW returns as soon as it is parsed.
+        if let Err(error) = statement.describe(&mut self.client.trace) {
+            return Some(self.refuse(error, parse.text(), out));
+        }
+        if is_named && (is_known || self.client.statements.find(parse.name).is_some()) {
+            return Some(self.refuse(duplicate_statement(parse.name), parse.text(), out));
+        }
+        let local = self.client.local.get_or_insert_default();
+        if !local.has_room() && !is_known {
+            return None;
+        }
+        let before = local.replace(parse.name, Some(Rc::new(statement)));
+        let effect = Effect::Local {
+            name: parse.name.into(),
+            before,
+        };
+        Some(self.reply(RequestKind::Parse, effect, |out| {
+            out.extend_from_slice(&PARSE_COMPLETE);
+        }))
+    }
+
+    fn bind_locally(&mut self, arrived: &Arrived<'_>, out: &mut Outbound) -> Option<Disposition> {
+        let bind = Bind::read(arrived.body)?;
+        let local = self.client.local.as_deref_mut()?;
+        let Some(statement) = local.statement(bind.statement).cloned() else {
+            // The server gets a portal of that name, which takes the place of the one here.
+            local.close_portal(bind.portal);
+            return None;
+        };
+        let refusal = if self.is_failed() {
+            failed_transaction()
+        } else if arrived.whole().is_none() {
+            too_long()
+        } else {
+            let values = arrived
+                .body
+                .get(bind.names_len..)
+                .and_then(BoundValues::read);
+            let wanted = usize::from(statement.parameter().is_some());
+            match values {
+                Some(values) if values.count == wanted => {
+                    let portal = LocalPortal::new(statement, values.first, values.result_format);
+                    let local = self.client.local.get_or_insert_default();
+                    if local.bind(bind.portal, portal) {
+                        return Some(self.reply(RequestKind::Bind, Effect::None, |out| {
+                            encode::bind_complete(out);
+                        }));
+                    }
+                    too_many_portals()
+                }
+                Some(values) => wrong_count(values.count, bind.statement, wanted),
+                None => malformed(),
+            }
+        };
+        Some(self.refuse(refusal, b"", out))
+    }
+
+    fn describe_locally(
+        &mut self,
+        arrived: &Arrived<'_>,
+        out: &mut Outbound,
+    ) -> Option<Disposition> {
+        let is_failed = self.is_failed();
+        let ClientSession { local, trace, .. } = &mut *self.client;
+        let local = local.as_deref_mut()?;
+        let (statement, parameters, format) = match Target::read(arrived.body)? {
+            Target::Statement(name) => {
+                let statement = Rc::clone(local.statement(name)?);
+                let parameters = Some(statement.parameter());
+                (statement, parameters, 0)
+            }
+            Target::Portal(name) => {
+                let portal = local.portal(name)?;
+                (Rc::clone(portal.statement()), None, portal.format)
+            }
+        };
+        let answer = match statement.describe(trace) {
+            Ok(answer) if answer.row.is_some() && is_failed => Err(failed_transaction()),
+            answer => answer,
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Some(self.refuse(error, b"", out)),
+        };
+        Some(self.reply(RequestKind::Describe, Effect::None, |out| {
+            if let Some(parameter) = parameters {
+                parameter_description(out, parameter);
+            }
+            if answer.row.is_none() {
+                return encode::no_data(out);
+            }
+            answer.encode_row_description(out);
+            // The format code of the only column stands at its end.
+            let code = format.to_be_bytes();
+            let at = out.len().saturating_sub(code.len());
+            out.truncate(at);
+            out.extend_from_slice(&code);
+        }))
+    }
+
+    fn execute_locally(
+        &mut self,
+        arrived: &Arrived<'_>,
+        out: &mut Outbound,
+    ) -> Option<Disposition> {
+        let (name, max_rows) = split_cstr(arrived.body)?;
+        let max_rows = i32::from_be_bytes(max_rows.try_into().ok()?);
+        let (block, executes) = self.block();
+        let ClientSession { local, trace, .. } = &mut *self.client;
+        let portal = local.as_deref_mut()?.portal(name)?;
+        let was_executed = std::mem::replace(&mut portal.is_executed, true);
+        let answer = match was_executed {
+            false => portal.command().execute(trace, block, executes),
+            // There are no rows left, or it can't be run again.
+            true => portal
+                .statement()
+                .describe(trace)
+                .and_then(|answer| match answer.row {
+                    Some(_) => Ok(answer),
+                    None => Err(run_again(name)),
+                }),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Some(self.refuse(error, b"", out)),
+        };
+        self.bench.tally.on_answered();
+        Some(self.reply(RequestKind::Execute, Effect::None, |out| {
+            for warning in &answer.warnings {
+                warning.encode(out);
+            }
+            if !was_executed {
+                answer.encode_row(out);
+            }
+            // Whether that was all is found out by asking for more.
+            if !was_executed && max_rows == 1 && answer.row.is_some() {
+                out.extend_from_slice(&PORTAL_SUSPENDED);
+            } else {
+                answer.encode_command_complete(out);
+            }
+        }))
+    }
+
+    fn close_locally(&mut self, arrived: &Arrived<'_>) -> Option<Disposition> {
+        let local = self.client.local.as_deref_mut()?;
+        let effect = match Target::read(arrived.body)? {
+            Target::Statement(name) => Effect::Local {
+                name: name.into(),
+                before: Some(local.replace(name, None)?),
+            },
+            Target::Portal(name) => local.close_portal(name).then_some(Effect::None)?,
+        };
+        Some(self.reply(RequestKind::Close, effect, |out| {
+            out.extend_from_slice(&CLOSE_COMPLETE);
+        }))
+    }
+
+    /// Answers a message: at once, or in its turn.
+    fn reply(
+        &mut self,
+        kind: RequestKind,
+        effect: Effect,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Disposition {
+        match self.server.as_deref_mut() {
+            Some(server) if !server.exchange.is_quiet() => {
+                let mut messages = Vec::new();
+                write(&mut messages);
+                server.exchange.on_request(OutstandingRequest {
+                    effect,
+                    ..OutstandingRequest::fabricated(kind, messages)
+                });
+                self.emit_fabricated();
+            }
+            _ => {
+                self.to_client.write(write);
+                self.client.local.get_or_insert_default().on_answered();
+            }
+        }
+        Disposition::Discard
+    }
+
+    /// Answers a message with an error. A transaction that is open on the server must fail with it.
+    fn refuse(&mut self, error: ErrorResponse, text: &[u8], out: &mut Outbound) -> Disposition {
+        let is_quiet = self.is_quiet();
+        match self.server.as_deref_mut() {
+            Some(server)
+                if !is_quiet || server.exchange.status() == TransactionStatus::InTransaction =>
+            {
+                // The text is none that PostgreSQL's grammar takes, and tells readers of its log why.
+                let refused = format!("pgspan: {}", error.message);
+                out.write(|out| encode::parse(out, b"", refused.as_bytes(), &[]));
+                server.on_unnamed_parse(refused.as_bytes(), None);
+                let parse = Parse {
+                    name: b"",
+                    definition: text,
+                };
+                let query = parse_in_flight(server, self.client, &parse, self.received, self.now);
+                server.exchange.on_request(OutstandingRequest {
+                    delivery: Delivery::Refuse(Box::new(error)),
+                    query: Some(query),
+                    ..OutstandingRequest::forwarded(RequestKind::Parse)
+                });
+            }
+            _ => {
+                self.to_client.write(|out| error.encode(out));
+                self.client.trace.on_error();
+                self.client.local.get_or_insert_default().on_error();
+            }
+        }
+        Disposition::Discard
+    }
+
+    /// The transaction that a command runs in, and how many statements of the same pipeline are ahead of it.
+    fn block(&self) -> (Block, u32) {
+        let Some(server) = self.server.as_deref() else {
+            return (Block::Outside, 0);
+        };
+        let executes = server.executes;
+        let block = match self.client.trace.status(server.exchange.status()) {
+            TransactionStatus::Failed if self.is_failed() => Block::Failed,
+            // One of them may be a BEGIN.
+            TransactionStatus::Idle if executes == 0 => Block::Outside,
+            _ => Block::Inside,
+        };
+        (block, executes)
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.server
+            .as_deref()
+            .is_none_or(|server| server.exchange.is_quiet())
+    }
+
+    /// Whether the transaction has failed for certain: what is still on its way may end it.
+    fn is_failed(&self) -> bool {
+        self.is_quiet() && self.status() == TransactionStatus::Failed
+    }
+
+    fn skips_locally(&self) -> bool {
+        self.client
+            .local
+            .as_ref()
+            .is_some_and(|local| local.skips_to_sync())
+    }
+}
+
+/// What a Bind holds behind its names.
+struct BoundValues<'a> {
+    count: usize,
+    /// The first value; `None` for NULL, or where there is none.
+    first: Option<&'a [u8]>,
+    result_format: i16,
+}
+
+impl<'a> BoundValues<'a> {
+    /// Reads a Bind's body behind the names. The format of a value does not matter: a text is the same bytes in both.
+    fn read(mut rest: &'a [u8]) -> Option<Self> {
+        let formats = take_count(&mut rest)?;
+        rest = rest.get(2 * formats..)?;
+        let count = take_count(&mut rest)?;
+        let mut first = None;
+        for at in 0..count {
+            let (length, behind) = rest.split_first_chunk()?;
+            rest = behind;
+            // A negative length is NULL.
+            if let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) {
+                let (value, behind) = rest.split_at_checked(length)?;
+                rest = behind;
+                first = first.or_else(|| (at == 0).then_some(value));
+            }
+        }
+        let result_formats = take_count(&mut rest)?;
+        (rest.len() == 2 * result_formats).then_some(Self {
+            count,
+            first,
+            result_format: rest
+                .first_chunk()
+                .map_or(0, |code| i16::from_be_bytes(*code)),
+        })
+    }
+}
+
+fn take_count(rest: &mut &[u8]) -> Option<usize> {
+    let (count, behind) = rest.split_first_chunk()?;
+    *rest = behind;
+    Some(u16::from_be_bytes(*count).into())
+}
+
+fn parameter_description(out: &mut Vec<u8>, parameter: Option<u32>) {
+    encode::message(out, b't', |body| {
+        body.extend_from_slice(&u16::from(parameter.is_some()).to_be_bytes());
+        if let Some(oid) = parameter {
+            body.extend_from_slice(&oid.to_be_bytes());
+        }
+    });
+}
+
+// PostgreSQL's words: plancache and prepare.c, exec_bind_message in postgres.c, PortalRun in pquery.c.
+
+fn duplicate_statement(name: &[u8]) -> ErrorResponse {
+    ErrorResponse::error(
+        SqlState::DUPLICATE_PREPARED_STATEMENT,
+        format!(
+            "prepared statement \"{}\" already exists",
+            String::from_utf8_lossy(name)
+        ),
+    )
+}
+
+fn wrong_count(count: usize, statement: &[u8], wanted: usize) -> ErrorResponse {
+    ErrorResponse::error(
+        SqlState::PROTOCOL_VIOLATION,
+        format!(
+            "bind message supplies {count} parameters, but prepared statement \"{}\" requires {wanted}",
+            String::from_utf8_lossy(statement)
+        ),
+    )
+}
+
+fn malformed() -> ErrorResponse {
+    ErrorResponse::error(SqlState::PROTOCOL_VIOLATION, "invalid message format")
+}
+
+fn run_again(portal: &[u8]) -> ErrorResponse {
+    ErrorResponse::error(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "portal \"{}\" cannot be run",
+            String::from_utf8_lossy(portal)
+        ),
+    )
+}
+
+fn failed_transaction() -> ErrorResponse {
+    ErrorResponse::error(
+        SqlState::IN_FAILED_SQL_TRANSACTION,
+        "current transaction is aborted, commands ignored until end of transaction block",
+    )
+}
+
+// The proxy's own limits.
+
+fn too_long() -> ErrorResponse {
+    ErrorResponse::error(
+        SqlState::PROGRAM_LIMIT_EXCEEDED,
+        format!(
+            "value of a pgspan parameter is longer than {} bytes",
+            LocalStatements::MAX_COMMAND_LEN
+        ),
+    )
+}
+
+fn too_many_portals() -> ErrorResponse {
+    ErrorResponse::error(
+        SqlState::PROGRAM_LIMIT_EXCEEDED,
+        format!(
+            "more than {} portals for pgspan parameters",
+            LocalStatements::MAX_PORTALS
+        ),
+    )
+}
+
+/// `DISCARD ALL;`, with some blanks.
+const LONGEST_RESET: usize = 32;
+
+const PORTAL_SUSPENDED: [u8; 5] = *b"s\0\0\0\x04";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,629 @@
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::choices::{CommentFormat, Placement, PoolMode};
+use crate::protocol::backend::ErrorFields;
+use crate::protocol::encode;
+use crate::protocol::forwarder::Forwarder;
+use crate::protocol::frame::FrameHeader;
+use crate::protocol::outbound::Outbound;
+use crate::session::annotator::AnnotationPolicy;
+use crate::session::client_session::ClientSession;
+use crate::session::parameters::ParameterSet;
+use crate::session::replies::Replies;
+use crate::session::requests::{Pause, RequestPolicy, Requests, Workbench};
+use crate::session::server_session::ServerSession;
+use crate::session::statements::Definitions;
+use crate::session::trace::{SessionTrace, TracePolicy, TraceRules};
+
+const FIRST: &str = "00-11111111111111111111111111111111-1111111111111111-01";
+const SET_FIRST: &str =
+    "SET pgspan.traceparent = '00-11111111111111111111111111111111-1111111111111111-01'";
+const SET_SECOND: &str =
+    "SET pgspan.traceparent = '00-22222222222222222222222222222222-2222222222222222-01'";
+
+#[test]
+fn a_set_of_the_trace_is_answered_without_a_server() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    let said = talk.client(&[
+        parse("", SET_FIRST),
+        bind("", ""),
+        describe_portal(""),
+        execute(""),
+        sync(),
+    ]);
+    assert_eq!(said, ["1", "2", "n", "C SET", "Z I"]);
+    assert!(talk.server.is_none());
+    assert_eq!(talk.trace_id(), "1".repeat(32));
+    // Nothing is left of it but what the unnamed statement needs.
+    talk.client(&[parse("", "SELECT 1"), sync()]);
+    assert!(talk.session.local.is_none());
+}
+
+#[test]
+fn a_named_command_is_described_and_executed_again_and_again() {
+    let mut talk = Talk::new(PoolMode::Session);
+    talk.client(&[parse("", SET_FIRST), bind("", ""), execute(""), sync()]);
+    let said = talk.client(&[
+        parse("s1", "SHOW pgspan.traceparent"),
+        describe("s1"),
+        sync(),
+    ]);
+    assert_eq!(said, ["1", "t 0", "T pgspan.traceparent 0", "Z I"]);
+    for _ in 0..2 {
+        let said = talk.client(&[bind("", "s1"), execute(""), sync()]);
+        assert_eq!(said, ["2", &format!("D {FIRST}"), "C SHOW", "Z I"]);
+    }
+    assert_eq!(talk.client(&[close("s1"), sync()]), ["3", "Z I"]);
+    assert!(talk.server.is_none());
+}
+
+#[test]
+fn the_value_of_set_config_can_be_a_parameter() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    let set = "SELECT set_config('pgspan.traceparent', $1, false)";
+    let said = talk.client(&[parse("s1", set), describe("s1"), sync()]);
+    assert_eq!(said, ["1", "t 1 25", "T set_config 0", "Z I"]);
+    let bound = bind_values("", "s1", &[Some(FIRST)], &[1]);
+    let said = talk.client(&[bound, describe_portal(""), execute(""), sync()]);
+    assert_eq!(
+        said,
+        [
+            "2",
+            "T set_config 1",
+            &format!("D {FIRST}"),
+            "C SELECT 1",
+            "Z I"
+        ]
+    );
+    assert_eq!(talk.trace_id(), "1".repeat(32));
+    talk.client(&[bind_values("", "s1", &[None], &[]), execute(""), sync()]);
+    assert_eq!(talk.trace_id(), "");
+    assert!(talk.server.is_none());
+}
+
+#[test]
+fn an_application_name_that_is_a_traceparent_is_taken_and_another_is_the_servers() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    let name = format!("SET application_name = '{FIRST}'");
+    let said = talk.client(&[parse("", &name), bind("", ""), execute(""), sync()]);
+    assert_eq!(said, ["1", "2", "C SET", "Z I"]);
+    assert_eq!(talk.trace_id(), "1".repeat(32));
+    talk.client(&[parse("", "SET application_name = 'billing'"), sync()]);
+    assert_eq!(
+        talk.take_sent(),
+        ["P |SET application_name = 'billing'|||", "S "]
+    );
+}
+
+#[test]
+fn other_statements_pass_byte_for_byte() {
+    for text in [
+        "SELECT a.b FROM pgspan.events",
+        "SELECT 1; SET pgspan.traceparent = 'x'",
+        "SELECT set_config('work_mem', $1, false)",
+        "SELECT set_config($1, 'pgspan.traceparent', false)",
+        "SHOW application_name",
+    ] {
+        let mut talk = Talk::new(PoolMode::Session);
+        let sent = [parse("s1", text), bind("", "s1"), execute(""), sync()];
+        assert_eq!(talk.client(&sent), [""; 0], "{text}");
+        assert_eq!(talk.sent, sent.concat(), "{text}");
+    }
+}
+
+#[test]
+fn answers_leave_in_their_turn_behind_those_of_the_server() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    let said = talk.client(&[
+        parse("", "SELECT 1"),
+        bind("", ""),
+        execute(""),
+        parse("", SET_FIRST),
+        bind("", ""),
+        execute(""),
+        parse("", "SELECT 2"),
+        bind("", ""),
+        execute(""),
+        sync(),
+    ]);
+    assert_eq!(said, [""; 0]);
+    let to_server = talk.take_sent();
+    assert_eq!(to_server.len(), 7, "{to_server:?}");
+    assert!(!to_server.concat().contains("pgspan"), "{to_server:?}");
+    assert_eq!(
+        talk.server_says(b"1\0\0\0\x042\0\0\0\x04C\0\0\0\x0dSELECT 1\0"),
+        ["1", "2", "C SELECT 1", "1", "2", "C SET"]
+    );
+    assert_eq!(
+        talk.server_says(b"1\0\0\0\x042\0\0\0\x04C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I"),
+        ["1", "2", "C SELECT 1", "Z I"]
+    );
+    assert_eq!(talk.trace_id(), "1".repeat(32));
+}
+
+#[test]
+fn a_command_behind_an_error_has_no_effect() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    talk.client(&[parse("", SET_FIRST), bind("", ""), execute(""), sync()]);
+    talk.client(&[
+        parse("", "SELECT nosuch"),
+        parse("s1", SET_SECOND),
+        bind("", "s1"),
+        execute(""),
+        sync(),
+    ]);
+    assert_eq!(talk.server_says(ERROR), ["E 42703 no such column"]);
+    assert_eq!(talk.server_says(b"Z\0\0\0\x05I"), ["Z I"]);
+    assert_eq!(talk.trace_id(), "1".repeat(32));
+    // Its Parse was skipped too: the name is free.
+    let said = talk.client(&[parse("s1", SET_SECOND), bind("", "s1"), execute(""), sync()]);
+    assert_eq!(said, ["1", "2", "C SET", "Z I"]);
+    assert_eq!(talk.trace_id(), "2".repeat(32));
+}
+
+#[test]
+fn a_command_in_front_of_an_error_is_undone_with_its_pipeline() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    let said = talk.client(&[
+        parse("", SET_FIRST),
+        bind("", ""),
+        execute(""),
+        parse("", "SELECT nosuch"),
+        sync(),
+    ]);
+    assert_eq!(said, ["1", "2", "C SET"]);
+    assert_eq!(talk.trace_id(), "1".repeat(32));
+    talk.server_says(ERROR);
+    talk.server_says(b"Z\0\0\0\x05I");
+    assert_eq!(talk.trace_id(), "");
+}
+
+#[test]
+fn a_closed_statement_is_there_again_if_the_close_was_skipped() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    talk.client(&[parse("s1", SET_FIRST), sync()]);
+    talk.client(&[parse("", "SELECT nosuch"), close("s1"), sync()]);
+    talk.server_says(ERROR);
+    talk.server_says(b"Z\0\0\0\x05I");
+    assert_eq!(talk.client(&[describe("s1"), sync()]), ["t 0", "n", "Z I"]);
+}
+
+#[test]
+fn an_error_of_the_command_skips_the_rest_up_to_sync() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    let said = talk.client(&[
+        parse("", SET_FIRST),
+        bind("", ""),
+        execute(""),
+        parse("", "SHOW pgspan.tracestate"),
+        bind("", ""),
+        execute(""),
+        parse("", "SELECT 1"),
+        encode_query("SELECT 2"),
+        sync(),
+        parse("", SET_SECOND),
+        sync(),
+    ]);
+    let refused = "E 42704 unrecognized configuration parameter \"pgspan.tracestate\"";
+    assert_eq!(said, ["1", "2", "C SET", refused, "Z I", "1", "Z I"]);
+    assert!(talk.server.is_none());
+    assert_eq!(talk.trace_id(), "");
+}
+
+#[test]
+fn an_error_of_the_command_fails_the_servers_transaction() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    talk.begin();
+    let said = talk.client(&[
+        parse("", "SHOW pgspan.tracestate"),
+        bind("", ""),
+        execute(""),
+        parse("", "SELECT 1"),
+        sync(),
+    ]);
+    assert_eq!(said, [""; 0]);
+    let to_server = talk.take_sent();
+    assert!(
+        to_server[0].starts_with("P |pgspan: unrecognized"),
+        "{to_server:?}"
+    );
+    assert_eq!(to_server.last().unwrap(), "S ");
+    let refused = "E 42704 unrecognized configuration parameter \"pgspan.tracestate\"";
+    assert_eq!(talk.server_says(ERROR), [refused]);
+    assert_eq!(talk.server_says(b"Z\0\0\0\x05E"), ["Z E"]);
+    // From here on nothing but the end of the transaction is accepted, and the server need not be asked.
+    let said = talk.client(&[parse("", SET_FIRST), bind("", ""), execute(""), sync()]);
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].starts_with("E 25P02 "), "{said:?}");
+    assert_eq!(said[1], "Z E");
+    assert_eq!(talk.take_sent(), [""; 0]);
+}
+
+#[test]
+fn inside_a_transaction_answers_leave_at_once_and_rollback_undoes_them() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    talk.begin();
+    let set = SET_FIRST.replace("SET", "SET LOCAL");
+    let said = talk.client(&[parse("", &set), bind("", ""), execute(""), sync()]);
+    assert_eq!(said, ["1", "2", "C SET", "Z T"]);
+    assert_eq!(talk.take_sent(), [""; 0]);
+    assert_eq!(talk.trace_id(), "1".repeat(32));
+    talk.client(&[encode_query("ROLLBACK")]);
+    talk.server_says(b"C\0\0\0\x0dROLLBACK\0Z\0\0\0\x05I");
+    assert_eq!(talk.trace_id(), "");
+}
+
+#[test]
+fn a_set_local_warns_outside_of_a_transaction_but_not_behind_a_begin_in_its_pipeline() {
+    let set = SET_FIRST.replace("SET", "SET LOCAL");
+    let mut talk = Talk::new(PoolMode::Transaction);
+    let said = talk.client(&[parse("", &set), bind("", ""), execute(""), sync()]);
+    assert_eq!(
+        said,
+        [
+            "1",
+            "2",
+            "N 25P01 SET LOCAL can only be used in transaction blocks",
+            "C SET",
+            "Z I"
+        ]
+    );
+    assert_eq!(talk.trace_id(), "");
+    talk.client(&[
+        parse("", "BEGIN"),
+        bind("", ""),
+        execute(""),
+        parse("", &set),
+        bind("", ""),
+        execute(""),
+        sync(),
+    ]);
+    let said = talk.server_says(b"1\0\0\0\x042\0\0\0\x04C\0\0\0\x0aBEGIN\0Z\0\0\0\x05T");
+    assert_eq!(said, ["1", "2", "C BEGIN", "1", "2", "C SET", "Z T"]);
+    assert_eq!(talk.trace_id(), "1".repeat(32));
+}
+
+#[test]
+fn a_name_is_given_once_and_the_unnamed_statement_again_and_again() {
+    for (first, second) in [
+        (SET_FIRST, SET_SECOND),
+        (SET_FIRST, "SELECT 1"),
+        ("SELECT 1", SET_FIRST),
+    ] {
+        let mut talk = Talk::new(PoolMode::Transaction);
+        talk.client(&[parse("s1", first), sync()]);
+        if talk.server.is_some() {
+            talk.server_says(b"1\0\0\0\x04Z\0\0\0\x05I");
+        }
+        let said = talk.client(&[parse("s1", second), bind("", "s1"), sync()]);
+        let refused = "E 42P05 prepared statement \"s1\" already exists";
+        assert_eq!(said, [refused, "Z I"], "{first}, {second}");
+    }
+    let mut talk = Talk::new(PoolMode::Transaction);
+    talk.client(&[
+        parse("", SET_FIRST),
+        parse("", SET_SECOND),
+        bind("", ""),
+        execute(""),
+    ]);
+    assert_eq!(talk.trace_id(), "2".repeat(32));
+    talk.client(&[parse("", "SELECT 1"), bind("", ""), execute(""), sync()]);
+    assert_eq!(talk.take_sent().len(), 4);
+}
+
+#[test]
+fn a_bind_must_supply_what_the_statement_takes() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    let said = talk.client(&[
+        parse("s1", SET_FIRST),
+        bind_values("", "s1", &[Some("x")], &[]),
+        execute(""),
+        sync(),
+    ]);
+    let refused =
+        "E 08P01 bind message supplies 1 parameters, but prepared statement \"s1\" requires 0";
+    assert_eq!(said, ["1", refused, "Z I"]);
+    let mut cut = bind("", "s1");
+    cut.truncate(cut.len() - 1);
+    cut[4] -= 1;
+    assert_eq!(
+        talk.client(&[cut, sync()]),
+        ["E 08P01 invalid message format", "Z I"]
+    );
+}
+
+#[test]
+fn a_portal_runs_once() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    let said = talk.client(&[
+        parse("", SET_FIRST),
+        bind("", ""),
+        execute(""),
+        execute(""),
+        sync(),
+    ]);
+    assert_eq!(
+        said,
+        [
+            "1",
+            "2",
+            "C SET",
+            "E 55000 portal \"\" cannot be run",
+            "Z I"
+        ]
+    );
+    let show = "SELECT current_setting('pgspan.traceparent', true)";
+    let said = talk.client(&[
+        parse("", show),
+        bind("", ""),
+        execute_rows("", 1),
+        execute_rows("", 1),
+        sync(),
+    ]);
+    assert_eq!(said, ["1", "2", "D NULL", "s", "C SELECT 0", "Z I"]);
+    // It ends with its transaction: the server is asked, and knows none.
+    talk.client(&[execute("")]);
+    assert_eq!(talk.take_sent(), ["E |||||"]);
+}
+
+#[test]
+fn a_long_value_is_read_however_it_is_cut() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    let set = "SELECT set_config('pgspan.route', $1, false)";
+    let route = "r".repeat(3000);
+    talk.client(&[parse("s1", set), sync()]);
+    let bytes = [
+        bind_values("", "s1", &[Some(&route)], &[]),
+        execute(""),
+        sync(),
+    ]
+    .concat();
+    let said: Vec<String> = bytes
+        .chunks(1000)
+        .flat_map(|piece| talk.client(&[piece.to_vec()]))
+        .collect();
+    assert_eq!(said.len(), 5, "{said:?}");
+    assert!(said[1].starts_with("N "), "too long, and says so: {said:?}");
+    assert_eq!(said[3], "C SELECT 1");
+}
+
+#[test]
+fn reset_all_and_discard_all_clear_the_trace_and_go_on_to_the_server() {
+    for (command, tag) in [("RESET ALL", "RESET"), ("discard all;", "DISCARD ALL")] {
+        let mut talk = Talk::new(PoolMode::Transaction);
+        talk.client(&[parse("", SET_FIRST), bind("", ""), execute(""), sync()]);
+        talk.client(&[parse("", command), bind("", ""), execute(""), sync()]);
+        assert_eq!(talk.take_sent().len(), 4);
+        let mut reply = b"1\0\0\0\x042\0\0\0\x04".to_vec();
+        encode::command_complete(&mut reply, tag);
+        reply.extend_from_slice(b"Z\0\0\0\x05I");
+        talk.server_says(&reply);
+        assert_eq!(talk.trace_id(), "", "{command}");
+    }
+}
+
+#[test]
+fn a_client_has_only_so_many_local_statements() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    for number in 0..256 {
+        talk.client(&[parse(&format!("s{number}"), SET_FIRST)]);
+    }
+    assert!(talk.server.is_none());
+    talk.client(&[parse("s256", SET_FIRST)]);
+    assert!(talk.server.is_some());
+}
+
+const ERROR: &[u8] = b"E\0\0\0\x2aSERROR\0VERROR\0C42703\0Mno such column\0\0";
+
+/// A client, and the server that it gets when it needs one.
+struct Talk {
+    session: ClientSession,
+    server: Option<ServerSession>,
+    definitions: Definitions,
+    policy: RequestPolicy,
+    bench: Workbench,
+    requests: Forwarder,
+    replies: Forwarder,
+    now: Instant,
+    /// What the server got, and nobody has looked at.
+    sent: Vec<u8>,
+}
+
+impl Talk {
+    #[expect(clippy::disallowed_methods)]
+    fn new(mode: PoolMode) -> Self {
+        let trace = SessionTrace::new(Arc::new(TracePolicy::new(TraceRules::default())));
+        Self {
+            session: ClientSession::new(mode, trace, ParameterSet::default().into(), 150_000),
+            server: None,
+            definitions: Definitions::new(),
+            policy: RequestPolicy {
+                annotation: AnnotationPolicy {
+                    enabled: true,
+                    format: CommentFormat::Sqlcommenter,
+                    placement: Placement::Suffix,
+                    max_query_bytes: 1 << 20,
+                },
+                max_prepared_statements: 100,
+            },
+            bench: Workbench::new(),
+            requests: Forwarder::new(),
+            replies: Forwarder::new(),
+            now: Instant::now(),
+            sent: Vec::new(),
+        }
+    }
+
+    /// The client sends; what it reads at once.
+    fn client(&mut self, messages: &[Vec<u8>]) -> Vec<String> {
+        let bytes = messages.concat();
+        let (mut rest, mut said) = (&bytes[..], Vec::new());
+        loop {
+            let (mut to_server, mut to_client) = (Outbound::new(), Outbound::new());
+            let mut judge = Requests::new(
+                &mut self.session,
+                self.server.as_mut(),
+                &mut self.definitions,
+                &self.policy,
+                &mut self.bench,
+                &mut to_client,
+                self.now,
+            );
+            let advanced = self
+                .requests
+                .advance(rest, &mut judge, &mut to_server)
+                .unwrap();
+            let pause = judge.paused();
+            to_server.copy_rest(rest, 0, &mut self.sent);
+            to_client.copy_rest(&[], 0, &mut said);
+            rest = &rest[advanced.consumed..];
+            match pause {
+                Some(Pause::NeedsServer) => {
+                    self.server = Some(ServerSession::new(ParameterSet::default().into()));
+                }
+                _ => return told(&said),
+            }
+        }
+    }
+
+    /// The server sends; what the client reads.
+    fn server_says(&mut self, bytes: &[u8]) -> Vec<String> {
+        let (mut out, mut said) = (Outbound::new(), Vec::new());
+        let server = self.server.as_mut().unwrap();
+        let mut judge = Replies::new(&mut self.session, server, self.now);
+        self.replies.advance(bytes, &mut judge, &mut out).unwrap();
+        out.copy_rest(bytes, 0, &mut said);
+        told(&said)
+    }
+
+    /// What the server got since the last look.
+    fn take_sent(&mut self) -> Vec<String> {
+        frames(&std::mem::take(&mut self.sent))
+            .map(|(tag, body)| {
+                let body = String::from_utf8_lossy(body).replace('\0', "|");
+                format!("{} {body}", char::from(tag))
+            })
+            .collect()
+    }
+
+    fn begin(&mut self) {
+        self.client(&[encode_query("BEGIN")]);
+        self.server_says(b"C\0\0\0\x0aBEGIN\0Z\0\0\0\x05T");
+        self.sent.clear();
+    }
+
+    fn trace_id(&mut self) -> String {
+        let (context, _) = self.session.trace.context();
+        context
+            .parent
+            .map(|parent| parent.trace_id.to_string())
+            .unwrap_or_default()
+    }
+}
+
+/// What a client reads, message by message.
+fn told(bytes: &[u8]) -> Vec<String> {
+    frames(bytes)
+        .map(|(tag, body)| {
+            let text = String::from_utf8_lossy(body).replace('\0', "");
+            let number = |at: usize, len: usize| {
+                body[at..at + len]
+                    .iter()
+                    .fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+            };
+            match tag {
+                b'C' | b'Z' => format!("{} {text}", char::from(tag)),
+                b'E' | b'N' => {
+                    let field = |kind| {
+                        let text = ErrorFields::new(body).field(kind).unwrap();
+                        String::from_utf8_lossy(text).into_owned()
+                    };
+                    format!("{} {} {}", char::from(tag), field(b'C'), field(b'M'))
+                }
+                b'D' if number(2, 4) == 0xffff_ffff => "D NULL".into(),
+                b'D' => format!("D {}", String::from_utf8_lossy(&body[6..])),
+                b'T' => {
+                    let name: Vec<u8> = body[2..].iter().copied().take_while(|b| *b != 0).collect();
+                    let format = number(body.len() - 2, 2);
+                    format!("T {} {format}", String::from_utf8_lossy(&name))
+                }
+                b't' if number(0, 2) == 0 => "t 0".into(),
+                b't' => format!("t {} {}", number(0, 2), number(2, 4)),
+                _ => char::from(tag).into(),
+            }
+        })
+        .collect()
+}
+
+fn frames(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let header = FrameHeader::parse(*bytes.first_chunk()?).unwrap();
+        let (frame, rest) = bytes.split_at(FrameHeader::LEN + header.body_len);
+        bytes = rest;
+        Some((header.tag, &frame[FrameHeader::LEN..]))
+    })
+}
+
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::message(&mut out, tag, |out| out.extend_from_slice(body));
+    out
+}
+
+fn parse(name: &str, text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::parse(&mut out, name.as_bytes(), text.as_bytes(), &[]);
+    out
+}
+
+fn bind(portal: &str, statement: &str) -> Vec<u8> {
+    bind_values(portal, statement, &[], &[])
+}
+
+fn bind_values(portal: &str, statement: &str, values: &[Option<&str>], formats: &[u16]) -> Vec<u8> {
+    let mut body = format!("{portal}\0{statement}\0\0\0").into_bytes();
+    body.extend_from_slice(&u16::try_from(values.len()).unwrap().to_be_bytes());
+    for value in values {
+        let length = value.map_or(-1, |value| i32::try_from(value.len()).unwrap());
+        body.extend_from_slice(&length.to_be_bytes());
+        body.extend_from_slice(value.unwrap_or_default().as_bytes());
+    }
+    body.extend_from_slice(&u16::try_from(formats.len()).unwrap().to_be_bytes());
+    for format in formats {
+        body.extend_from_slice(&format.to_be_bytes());
+    }
+    message(b'B', &body)
+}
+
+fn describe(statement: &str) -> Vec<u8> {
+    message(b'D', format!("S{statement}\0").as_bytes())
+}
+
+fn describe_portal(portal: &str) -> Vec<u8> {
+    message(b'D', format!("P{portal}\0").as_bytes())
+}
+
+fn close(statement: &str) -> Vec<u8> {
+    message(b'C', format!("S{statement}\0").as_bytes())
+}
+
+fn execute(portal: &str) -> Vec<u8> {
+    execute_rows(portal, 0)
+}
+
+fn execute_rows(portal: &str, max_rows: i32) -> Vec<u8> {
+    let mut body = format!("{portal}\0").into_bytes();
+    body.extend_from_slice(&max_rows.to_be_bytes());
+    message(b'E', &body)
+}
+
+fn encode_query(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::query(&mut out, text.as_bytes());
+    out
+}
+
+fn sync() -> Vec<u8> {
+    message(b'S', b"")
+}
