@@ -46,7 +46,7 @@ pub struct LocalPortal {
 
 impl LocalStatements {
     /// Statements of a client at most. Beyond it, commands are prepared on a server, where they do no good.
-    pub const MAX_STATEMENTS: usize = 256;
+    pub const MAX_STATEMENTS: usize = 1024;
 
     /// Portals of a client at most.
     pub const MAX_PORTALS: usize = 256;
@@ -140,7 +140,9 @@ impl LocalStatement {
         trace: &SessionTrace,
         around: &Surroundings,
     ) -> Option<Self> {
-        if parse.definition.len() > LocalStatements::MAX_COMMAND_LEN || !mentions(parse.text()) {
+        if parse.definition.len() > LocalStatements::MAX_COMMAND_LEN
+            || !may_be_command(parse.text())
+        {
             return None;
         }
         let (text, types) = split_cstr(parse.definition)?;
@@ -250,24 +252,99 @@ impl LocalPortal {
     }
 }
 
-/// Whether a text may be a command on the trace context: `pgspan.` or `application_name` stands in it. Most texts have few dots
-/// and underscores, so that this costs next to nothing.
+/// Whether a text may be a command on the trace context. Most texts are told apart by their first words, at next to no cost.
+fn may_be_command(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    let begins = match text.split_at_checked(SELECT.len()) {
+        Some((first, rest)) if first.eq_ignore_ascii_case(SELECT) => {
+            let rest = rest.trim_ascii_start();
+            is_comment(rest)
+                || FUNCTIONS.iter().any(|name| {
+                    rest.get(..name.len())
+                        .is_some_and(|word| word.eq_ignore_ascii_case(name))
+                })
+        }
+        // SET, SHOW, RESET.
+        _ => is_comment(text) || matches!(text, [b's' | b'S' | b'r' | b'R', ..]),
+    };
+    begins && mentions(text)
+}
+
+fn is_comment(text: &[u8]) -> bool {
+    matches!(text, [b'/' | b'-', ..])
+}
+
+/// Whether `pgspan.` or `application_name` stands in a text.
 fn mentions(text: &[u8]) -> bool {
-    const PREFIX: &[u8] = b"pgspan";
-    const APPLICATION: &[u8] = b"application";
-    const NAME: &[u8] = b"name";
     let ends_with = |end: usize, word: &[u8]| {
         end.checked_sub(word.len())
             .and_then(|start| text.get(start..end))
             .is_some_and(|found| found.eq_ignore_ascii_case(word))
     };
     memchr::memchr2_iter(b'.', b'_', text).any(|at| match text.get(at) {
-        Some(b'.') => ends_with(at, PREFIX),
-        _ => ends_with(at, APPLICATION) && ends_with(at + 1 + NAME.len(), NAME),
+        Some(b'.') => ends_with(at, b"pgspan"),
+        _ => ends_with(at, b"application") && ends_with(at + b"_name".len(), b"name"),
     })
 }
+
+const SELECT: &[u8] = b"select";
+/// How the functions begin that SELECT may call.
+const FUNCTIONS: [&[u8]; 3] = [b"set_config", b"current_setting", b"pg_catalog"];
 
 /// pg_type.oid of the types that a text may be declared as.
 const TEXT_OID: u32 = 25;
 const UNKNOWN_OID: u32 = 705;
 const VARCHAR_OID: u32 = 1043;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn most_texts_are_told_apart_by_their_first_words() {
+        for text in [
+            "SET pgspan.traceparent = 'x'",
+            "  set LOCAL Application_Name to 'x'",
+            "/* why */ SHOW PGSPAN.route",
+            "-- why\nRESET pgspan.route",
+            "SELECT set_config('pgspan.route', $1, false)",
+            "select /**/ pg_catalog.current_setting('pgspan.route')",
+        ] {
+            assert!(may_be_command(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "",
+            "SELECT",
+            "SELECT pgspan.route FROM pgspan",
+            "SELECT set_config('work_mem', $1, false)",
+            "SET application_ = 'name'",
+            "UPDATE t SET application_name = $1",
+            "SHOW application_nam",
+            "INSERT INTO pgspan.events VALUES ($1)",
+        ] {
+            assert!(!may_be_command(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_statements_and_portals() {
+        let statement = || {
+            Rc::new(LocalStatement {
+                command: TraceCommand::ResetAll,
+                parameter: None,
+            })
+        };
+        let mut local = LocalStatements::default();
+        for number in 0..LocalStatements::MAX_STATEMENTS {
+            assert!(local.has_room());
+            local.replace(&number.to_be_bytes(), Some(statement()));
+        }
+        assert!(!local.has_room());
+        for number in 0..LocalStatements::MAX_PORTALS {
+            let portal = LocalPortal::new(statement(), None, 0);
+            assert!(local.bind(&number.to_be_bytes(), portal));
+        }
+        assert!(!local.bind(b"another", LocalPortal::new(statement(), None, 0)));
+        assert!(local.bind(&[0; 8], LocalPortal::new(statement(), None, 0)));
+    }
+}

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use proptest::prelude::*;
+
 use crate::config::choices::{CommentFormat, Placement, PoolMode};
 use crate::protocol::backend::ErrorFields;
 use crate::protocol::encode;
@@ -9,6 +11,7 @@ use crate::protocol::frame::FrameHeader;
 use crate::protocol::outbound::Outbound;
 use crate::session::annotator::AnnotationPolicy;
 use crate::session::client_session::ClientSession;
+use crate::session::local_statements::LocalStatements;
 use crate::session::parameters::ParameterSet;
 use crate::session::replies::Replies;
 use crate::session::requests::{Pause, RequestPolicy, Requests, Workbench};
@@ -404,14 +407,63 @@ fn reset_all_and_discard_all_clear_the_trace_and_go_on_to_the_server() {
 }
 
 #[test]
-fn a_client_has_only_so_many_local_statements() {
+fn beyond_the_limit_a_command_is_prepared_on_a_server() {
     let mut talk = Talk::new(PoolMode::Transaction);
-    for number in 0..256 {
+    for number in 0..LocalStatements::MAX_STATEMENTS {
         talk.client(&[parse(&format!("s{number}"), SET_FIRST)]);
     }
     assert!(talk.server.is_none());
-    talk.client(&[parse("s256", SET_FIRST)]);
+    talk.client(&[parse("another", SET_FIRST)]);
     assert!(talk.server.is_some());
+}
+
+proptest! {
+    #[test]
+    fn a_pipeline_is_answered_the_same_however_it_is_cut(
+        picks in prop::collection::vec(0_usize..14, 1..30),
+        cuts in prop::collection::vec(1_usize..40, 1..20),
+    ) {
+        let messages: Vec<Vec<u8>> = picks.into_iter().map(any_message).collect();
+        let (mut whole, mut cut) = (Talk::new(PoolMode::Transaction), Talk::new(PoolMode::Transaction));
+        let expected = whole.client(&messages);
+        let mut said = Vec::new();
+        let bytes = messages.concat();
+        let (mut rest, mut cuts) = (&bytes[..], cuts.iter().cycle());
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
+            said.extend(cut.client(&[piece.to_vec()]));
+            rest = behind;
+        }
+        prop_assert_eq!(said, expected);
+        prop_assert_eq!(cut.take_sent(), whole.take_sent());
+        prop_assert_eq!(cut.trace_id(), whole.trace_id());
+    }
+
+    #[test]
+    fn any_bind_is_answered(body in prop::collection::vec(any::<u8>(), 0..40), is_named: bool) {
+        let mut talk = Talk::new(PoolMode::Transaction);
+        talk.client(&[parse("s", "SELECT set_config('pgspan.route', $1, false)"), sync()]);
+        let names: &[u8] = if is_named { b"\0s\0" } else { b"" };
+        talk.client(&[message(b'B', &[names, &body].concat()), execute(""), sync()]);
+    }
+}
+
+fn any_message(pick: usize) -> Vec<u8> {
+    match pick {
+        0 => parse("", SET_FIRST),
+        1 => parse("", SET_SECOND),
+        2 => parse("s", "SELECT set_config('pgspan.route', $1, true)"),
+        3 => parse("", "SHOW pgspan.traceparent"),
+        4 => parse("", "SELECT 1"),
+        5 => bind("", ""),
+        6 => bind_values("", "s", &[Some("/pay")], &[]),
+        7 => describe(""),
+        8 => describe_portal(""),
+        9 => close("s"),
+        10 | 11 => execute(""),
+        12 => message(b'H', b""),
+        _ => sync(),
+    }
 }
 
 const ERROR: &[u8] = b"E\0\0\0\x2aSERROR\0VERROR\0C42703\0Mno such column\0\0";
@@ -470,6 +522,9 @@ impl Talk {
                 &mut to_client,
                 self.now,
             );
+            // What it paused with may be held by the forwarder, or stand in front of the rest.
+            let is_held = self.requests.resume(&mut judge, &mut to_server).unwrap();
+            assert!(!is_held, "there is a server by then");
             let advanced = self
                 .requests
                 .advance(rest, &mut judge, &mut to_server)
