@@ -1,5 +1,7 @@
 //! A connection to a server: made, logged in, asked now and then by the proxy itself, and closed.
 
+pub mod own_query;
+
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;

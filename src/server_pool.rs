@@ -1,8 +1,10 @@
 //! One pool of a worker, alive: its servers, its queue, and the tasks that connect, reset and watch servers.
 
-use std::cell::{Cell, RefCell};
+mod ticket;
+mod welcome;
+
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fmt;
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -12,21 +14,19 @@ use std::time::{Duration, Instant};
 use crate::auth::scram::{CachedKeys, Nonce};
 use crate::config::PoolSettings;
 use crate::pool::{Checkout, Limits, Pool};
-use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
-use crate::protocol::outbound::Outbound;
-use crate::protocol::startup::Parameter;
 use crate::server::{ConnectError, ServerConnection, ServerTarget};
 use crate::session::parameters::ParameterSet;
 use crate::session::query_record::QueueCause;
 use crate::session::requests::RequestPolicy;
 use crate::session::statements::Definitions;
 use crate::session::trace::TracePolicy;
-use crate::session::unlinked::{OwnQueryError, Unlinked};
-use crate::session::violation::Violation;
 use crate::telemetry::labels::{ConnectFailure, ServerClose, ServerState};
 use crate::telemetry::metrics::PoolMetrics;
 use crate::telemetry::slow_query::PoolIdentity;
+
+pub use self::ticket::{Refusal, Ticket};
+pub use self::welcome::Welcome;
 
 /// The pool of one database and user on one worker.
 #[derive(Debug)]
@@ -58,103 +58,8 @@ pub struct ServerPool {
     pub on_waiting: Rc<tokio::sync::Notify>,
 }
 
-/// What a client is told when it has logged in.
-#[derive(Debug)]
-pub struct Welcome {
-    /// Every parameter that the server reports.
-    pub reported: Vec<Parameter>,
-    /// Those among them that follow the client, and what else it wants set.
-    pub parameters: Rc<ParameterSet>,
-    /// server_version_num.
-    pub server_version: u32,
-}
-
-/// A place in the queue.
-#[derive(Default)]
-pub struct Ticket {
-    grant: Cell<Option<Result<Box<ServerConnection>, Refusal>>>,
-    waker: Cell<Option<Waker>>,
-}
-
-/// Why a client gets no server.
-#[derive(Clone, Debug)]
-pub enum Refusal {
-    /// It has waited for as long as it may.
-    TimedOut,
-    /// As many wait as may.
-    QueueFull,
-    /// No server can be connected; this is why.
-    NoServer(Rc<ErrorResponse>),
-    /// The proxy ends.
-    Draining,
-}
-
-impl Refusal {
-    /// What the client reads. The texts are PgBouncer's.
-    pub fn response(&self) -> ErrorResponse {
-        match self {
-            Self::TimedOut => ErrorResponse::fatal(SqlState::QUERY_CANCELED, "query_wait_timeout")
-                .with_hint(
-                    "Every server connection of the pool was in use for all of checkout_timeout.",
-                ),
-            Self::QueueFull => ErrorResponse::fatal(
-                SqlState::TOO_MANY_CONNECTIONS,
-                "no more clients may wait for a server (max_waiting_clients)",
-            ),
-            Self::NoServer(why) => (**why).clone(),
-            Self::Draining => ErrorResponse::fatal(
-                SqlState::ADMIN_SHUTDOWN,
-                "terminating connection due to administrator command",
-            ),
-        }
-    }
-}
-
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").finish_non_exhaustive()
-    }
-}
-
-impl Ticket {
-    fn grant(&self, grant: Result<Box<ServerConnection>, Refusal>) {
-        self.grant.set(Some(grant));
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-
-    /// What came of waiting.
-    pub fn poll(&self, cx: &Context<'_>) -> Poll<Result<Box<ServerConnection>, Refusal>> {
-        match self.grant.take() {
-            Some(grant) => Poll::Ready(grant),
-            None => {
-                self.waker.set(Some(cx.waker().clone()));
-                Poll::Pending
-            }
-        }
-    }
-}
-
-/// Why a query of the proxy's own did not go well.
-#[derive(Debug)]
-pub enum AskError {
-    /// The connection broke.
-    Broken,
-    /// The server broke the rules.
-    Violation(Violation),
-    /// The server answered with an error.
-    Refused(OwnQueryError),
-}
-
 /// How often limits of time are looked at, unless one ends earlier.
 pub const TIME_ROUND: Duration = Duration::from_secs(1);
-
-/// Equal parameter sets that are looked for at most.
-const PARAMETER_SETS: usize = 64;
-
-/// Welcomes that are kept at most.
-const WELCOMES: usize = 64;
 
 impl ServerPool {
     /// An empty pool, and the task that watches its idle servers. Must be called on the worker's thread.
@@ -246,7 +151,7 @@ impl ServerPool {
         self.pool
             .borrow_mut()
             .forget(|waiting| Rc::ptr_eq(waiting, ticket));
-        if let Some(Ok(server)) = ticket.grant.take() {
+        if let Some(Ok(server)) = ticket.take() {
             self.release(server, (self.clock)());
         }
     }
@@ -313,88 +218,6 @@ impl ServerPool {
         if self.pool.borrow_mut().on_lost() {
             self.connect();
         }
-    }
-
-    /// What a client that wants `settings` is told when it has logged in. The first one of its kind asks a server.
-    pub async fn welcome(
-        self: &Rc<Self>,
-        settings: &ParameterSet,
-    ) -> Result<Rc<Welcome>, ErrorResponse> {
-        if let Some(known) = self.welcomes.borrow().get(settings) {
-            return Ok(Rc::clone(known));
-        }
-        let mut server = self
-            .checkout_server()
-            .await
-            .map_err(|refusal| refusal.response())?;
-        // What the last client had set is not what this one has to be told.
-        let base = Rc::new(ParameterSet::following(
-            server
-                .reported
-                .iter()
-                .map(|(name, value)| (&**name, &**value)),
-        ));
-        let mut wanted = (*base).clone();
-        settings
-            .iter()
-            .for_each(|(name, value)| wanted.insert(name, value));
-        let mut sql = Vec::new();
-        server.session.parameters.write_change_to(&wanted, &mut sql);
-        let mut reported = server.reported.clone();
-        if !sql.is_empty() {
-            match server.ask_reported(&sql).await {
-                Ok(changed) => {
-                    for (name, value) in changed {
-                        if settings.value(&name).is_some() {
-                            wanted.insert(&name, &value);
-                        }
-                        match reported.iter_mut().find(|(known, _)| *known == name) {
-                            Some(known) => known.1 = value,
-                            None => reported.push((name, value)),
-                        }
-                    }
-                }
-                Err(AskError::Refused(error)) => {
-                    self.discard(server, ServerClose::CheckFailed);
-                    return Err(error.to_fatal());
-                }
-                Err(AskError::Broken | AskError::Violation(_)) => {
-                    self.discard(server, ServerClose::Lost);
-                    return Err(lost_server());
-                }
-            }
-        }
-        let parameters = self.shared(wanted);
-        server.session.parameters = Rc::clone(&parameters);
-        let welcome = Rc::new(Welcome {
-            reported,
-            parameters,
-            server_version: server.version_number(),
-        });
-        self.release(server, (self.clock)());
-        let mut welcomes = self.welcomes.borrow_mut();
-        if welcomes.len() < WELCOMES {
-            welcomes.insert(settings.clone(), Rc::clone(&welcome));
-        }
-        Ok(welcome)
-    }
-
-    /// The set that is equal to this one and known already, or this one.
-    pub fn shared(&self, wanted: ParameterSet) -> Rc<ParameterSet> {
-        let mut sets = self.parameter_sets.borrow_mut();
-        sets.retain(|set| set.strong_count() > 0);
-        if let Some(known) = sets
-            .iter()
-            .filter_map(Weak::upgrade)
-            .find(|known| **known == wanted)
-        {
-            return known;
-        }
-        let wanted = Rc::new(wanted);
-        if sets.len() < PARAMETER_SETS {
-            sets.push(Rc::downgrade(&wanted));
-        }
-        wanted
     }
 
     /// Keeps the limits of time: ends waits that are too long, closes servers that are idle or alive for too long.
@@ -615,77 +438,4 @@ fn nonce() -> Nonce {
     let mut nonce = Nonce::default();
     getrandom::fill(&mut nonce).expect("the system has random bytes");
     nonce
-}
-
-impl ServerConnection {
-    /// Asks a query of the proxy's own, and waits for its end. Not cancel safe: the server can't be used afterwards.
-    pub async fn ask(&mut self, sql: &[u8]) -> Result<(), AskError> {
-        self.ask_reported(sql).await.map(|_| ())
-    }
-
-    /// The same; the parameters come back that the server reported.
-    pub async fn ask_reported(&mut self, sql: &[u8]) -> Result<Vec<Parameter>, AskError> {
-        let mut out = Outbound::new();
-        out.write(|out| encode::query(out, sql));
-        self.lane
-            .send(&mut out, &[])
-            .map_err(|_| AskError::Broken)?;
-        let mut heard = Unlinked::default();
-        let mut buffer = vec![0; 16 * 1024];
-        while heard.ready.is_none() {
-            let read = poll_fn(|cx| {
-                if let Poll::Ready(Err(error)) = self.lane.poll_drain(cx) {
-                    return Poll::Ready(Err(error));
-                }
-                self.lane.socket.poll_read(cx, &mut buffer)
-            });
-            let len = read.await.map_err(|_| AskError::Broken)?;
-            if len == 0 {
-                return Err(AskError::Broken);
-            }
-            let input = buffer.get(..len).unwrap_or_default();
-            self.replies
-                .advance(input, &mut heard, &mut out)
-                .map_err(AskError::Violation)?;
-        }
-        match heard.error {
-            Some(error) => Err(AskError::Refused(error)),
-            None => Ok(heard.reported),
-        }
-    }
-
-    /// Listens to the server while it rests. Ready when it is gone, or has said what a resting server does not say.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if self.lane.socket.poll_readable(cx).is_pending() {
-                return Poll::Pending;
-            }
-            let mut buffer = [0; 1024];
-            let len = match self.lane.socket.poll_read(cx, &mut buffer) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(len)) => len,
-            };
-            let input = buffer.get(..len).unwrap_or_default();
-            let mut heard = Unlinked::default();
-            let understood = self
-                .replies
-                .advance(input, &mut heard, &mut Outbound::new());
-            if understood.is_err()
-                || heard.ready.is_some()
-                || heard.error.is_some_and(|error| error.is_fatal)
-            {
-                return Poll::Ready(());
-            }
-            for (name, value) in heard.reported {
-                if self.session.parameters.value(&name).is_some() {
-                    Rc::make_mut(&mut self.session.parameters).insert(&name, &value);
-                }
-                match self.reported.iter_mut().find(|(known, _)| *known == name) {
-                    Some(known) => known.1 = value,
-                    None => self.reported.push((name, value)),
-                }
-            }
-        }
-    }
 }

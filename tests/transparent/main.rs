@@ -10,7 +10,7 @@ mod conversations;
 
 use std::net::SocketAddr;
 use std::panic::catch_unwind;
-use std::sync::{Once, OnceLock};
+use std::sync::{Mutex, Once, OnceLock, PoisonError};
 
 use conversations::{Awaited, Conversation, conversations};
 use support::messages::{Message, authentication_ok, field_of, startup};
@@ -183,7 +183,11 @@ fn difference(
     address: SocketAddr,
     expected: &[Message],
 ) -> Option<String> {
+    /// Who listens hears whoever notifies in the same database: one at a time.
+    static NOTIFYING: Mutex<()> = Mutex::new(());
     let name = conversation.name;
+    let _one_at_a_time = (name.contains("notif") || name.contains("listen"))
+        .then(|| NOTIFYING.lock().unwrap_or_else(PoisonError::into_inner));
     let Ok(actual) = catch_unwind(|| transcript(conversation, address)) else {
         let count = expected.len();
         return Some(format!(

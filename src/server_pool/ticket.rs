@@ -1,0 +1,82 @@
+//! A place in a pool's queue, and what comes of it.
+
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use crate::protocol::error_response::{ErrorResponse, SqlState};
+use crate::server::ServerConnection;
+
+/// A place in the queue.
+#[derive(Default)]
+pub struct Ticket {
+    grant: Cell<Option<Result<Box<ServerConnection>, Refusal>>>,
+    waker: Cell<Option<Waker>>,
+}
+
+/// Why a client gets no server.
+#[derive(Clone, Debug)]
+pub enum Refusal {
+    /// It has waited for as long as it may.
+    TimedOut,
+    /// As many wait as may.
+    QueueFull,
+    /// No server can be connected; this is why.
+    NoServer(Rc<ErrorResponse>),
+    /// The proxy ends.
+    Draining,
+}
+
+impl Refusal {
+    /// What the client reads. The texts are PgBouncer's.
+    pub fn response(&self) -> ErrorResponse {
+        match self {
+            Self::TimedOut => ErrorResponse::fatal(SqlState::QUERY_CANCELED, "query_wait_timeout")
+                .with_hint(
+                    "Every server connection of the pool was in use for all of checkout_timeout.",
+                ),
+            Self::QueueFull => ErrorResponse::fatal(
+                SqlState::TOO_MANY_CONNECTIONS,
+                "no more clients may wait for a server (max_waiting_clients)",
+            ),
+            Self::NoServer(why) => (**why).clone(),
+            Self::Draining => ErrorResponse::fatal(
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection due to administrator command",
+            ),
+        }
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").finish_non_exhaustive()
+    }
+}
+
+impl Ticket {
+    /// Ends the waiting.
+    pub(super) fn grant(&self, grant: Result<Box<ServerConnection>, Refusal>) {
+        self.grant.set(Some(grant));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// What came of it, if anything did.
+    pub(super) fn take(&self) -> Option<Result<Box<ServerConnection>, Refusal>> {
+        self.grant.take()
+    }
+
+    /// What came of waiting.
+    pub fn poll(&self, cx: &Context<'_>) -> Poll<Result<Box<ServerConnection>, Refusal>> {
+        match self.grant.take() {
+            Some(grant) => Poll::Ready(grant),
+            None => {
+                self.waker.set(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+        }
+    }
+}

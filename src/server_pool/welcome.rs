@@ -1,0 +1,111 @@
+//! What a client is told when it has logged in: the server's parameters, with what the client wants set.
+
+use std::rc::{Rc, Weak};
+
+use super::{ServerPool, lost_server};
+use crate::protocol::error_response::ErrorResponse;
+use crate::protocol::startup::Parameter;
+use crate::server::own_query::AskError;
+use crate::session::parameters::ParameterSet;
+use crate::telemetry::labels::ServerClose;
+
+/// What a client is told when it has logged in.
+#[derive(Debug)]
+pub struct Welcome {
+    /// Every parameter that the server reports.
+    pub reported: Vec<Parameter>,
+    /// Those among them that follow the client, and what else it wants set.
+    pub parameters: Rc<ParameterSet>,
+    /// server_version_num.
+    pub server_version: u32,
+}
+
+/// Equal parameter sets that are looked for at most.
+const PARAMETER_SETS: usize = 64;
+
+/// Welcomes that are kept at most.
+const WELCOMES: usize = 64;
+
+impl ServerPool {
+    /// What a client that wants `settings` is told when it has logged in. The first one of its kind asks a server.
+    pub async fn welcome(
+        self: &Rc<Self>,
+        settings: &ParameterSet,
+    ) -> Result<Rc<Welcome>, ErrorResponse> {
+        if let Some(known) = self.welcomes.borrow().get(settings) {
+            return Ok(Rc::clone(known));
+        }
+        let mut server = self
+            .checkout_server()
+            .await
+            .map_err(|refusal| refusal.response())?;
+        // What the last client had set is not what this one has to be told.
+        let base = Rc::new(ParameterSet::following(
+            server
+                .reported
+                .iter()
+                .map(|(name, value)| (&**name, &**value)),
+        ));
+        let mut wanted = (*base).clone();
+        settings
+            .iter()
+            .for_each(|(name, value)| wanted.insert(name, value));
+        let mut sql = Vec::new();
+        server.session.parameters.write_change_to(&wanted, &mut sql);
+        let mut reported = server.reported.clone();
+        if !sql.is_empty() {
+            match server.ask_reported(&sql).await {
+                Ok(changed) => {
+                    for (name, value) in changed {
+                        if settings.value(&name).is_some() {
+                            wanted.insert(&name, &value);
+                        }
+                        match reported.iter_mut().find(|(known, _)| *known == name) {
+                            Some(known) => known.1 = value,
+                            None => reported.push((name, value)),
+                        }
+                    }
+                }
+                Err(AskError::Refused(error)) => {
+                    self.discard(server, ServerClose::CheckFailed);
+                    return Err(error.to_fatal());
+                }
+                Err(AskError::Broken | AskError::Violation(_)) => {
+                    self.discard(server, ServerClose::Lost);
+                    return Err(lost_server());
+                }
+            }
+        }
+        let parameters = self.shared(wanted);
+        server.session.parameters = Rc::clone(&parameters);
+        let welcome = Rc::new(Welcome {
+            reported,
+            parameters,
+            server_version: server.version_number(),
+        });
+        self.release(server, (self.clock)());
+        let mut welcomes = self.welcomes.borrow_mut();
+        if welcomes.len() < WELCOMES {
+            welcomes.insert(settings.clone(), Rc::clone(&welcome));
+        }
+        Ok(welcome)
+    }
+
+    /// The set that is equal to this one and known already, or this one.
+    pub fn shared(&self, wanted: ParameterSet) -> Rc<ParameterSet> {
+        let mut sets = self.parameter_sets.borrow_mut();
+        sets.retain(|set| set.strong_count() > 0);
+        if let Some(known) = sets
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|known| **known == wanted)
+        {
+            return known;
+        }
+        let wanted = Rc::new(wanted);
+        if sets.len() < PARAMETER_SETS {
+            sets.push(Rc::downgrade(&wanted));
+        }
+        wanted
+    }
+}
