@@ -209,12 +209,18 @@ impl Link {
         };
         match ticket.poll(cx) {
             Poll::Ready(Ok(server)) => {
+                self.card.ticket.take();
                 self.ticket = None;
                 self.link(server);
                 Ok(true)
             }
+            Poll::Ready(Err(Refusal::Cancelled)) => {
+                self.leave_queue();
+                self.session.is_canceled = true;
+                Ok(true)
+            }
             Poll::Ready(Err(refusal)) => {
-                self.ticket = None;
+                self.leave_queue();
                 Err(Parting::Refused(refusal))
             }
             Poll::Pending => Ok(false),
@@ -349,6 +355,7 @@ impl Link {
                             queue_cause: Some(cause),
                         });
                         self.held = rest.to_vec();
+                        self.card.ticket.replace(Some(Rc::clone(&ticket)));
                         self.ticket = Some(ticket);
                         return Ok(());
                     }
@@ -490,11 +497,17 @@ impl Link {
             .add(std::mem::take(&mut tally.evictions));
     }
 
-    /// Gives up the place in the queue, and the server in whatever state it is.
-    fn let_go(&mut self) {
+    /// Gives up the place in the queue, if there is one.
+    fn leave_queue(&mut self) {
+        self.card.ticket.take();
         if let Some(ticket) = self.ticket.take() {
             self.pool.give_up(&ticket);
         }
+    }
+
+    /// Gives up the place in the queue, and the server in whatever state it is.
+    fn let_go(&mut self) {
+        self.leave_queue();
         if let Some(server) = self.server.take() {
             self.card.server.borrow_mut().take();
             self.pool.discard(server, ServerClose::Unclean);
@@ -504,9 +517,7 @@ impl Link {
     /// The session is over: the client is told why, its server goes back if it is clean, and is closed if it is not.
     pub async fn part(mut self, parting: &Parting) {
         let now = self.shard.now();
-        if let Some(ticket) = self.ticket.take() {
-            self.pool.give_up(&ticket);
-        }
+        self.leave_queue();
         if let Some(server) = self.server.take() {
             self.card.server.borrow_mut().take();
             self.leave_server(server, parting, now);

@@ -271,17 +271,15 @@ impl ServerPool {
         Some((since + timeout).saturating_duration_since(now))
     }
 
-    /// Everybody who waits is sent away, and every idle server closed.
-    pub fn drain(&self) {
-        let (waiting, idle) = {
-            let mut pool = self.pool.borrow_mut();
-            let far = (self.clock)() + Duration::from_secs(u32::MAX.into());
-            (pool.remove_overdue(far), pool.remove_idle(|_| true))
-        };
-        waiting
-            .into_iter()
-            .for_each(|ticket| ticket.grant(Err(Refusal::Draining)));
-        idle.into_iter().for_each(|server| server.close());
+    /// Closes every server that rests.
+    pub fn close_idle(&self) {
+        for server in self.pool.borrow_mut().remove_idle(|_| true) {
+            self.metrics
+                .servers_closed
+                .of(ServerClose::Shutdown)
+                .increase();
+            server.close();
+        }
     }
 
     /// A server that was in use goes to whoever waits longest, or rests, watched.

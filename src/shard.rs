@@ -15,7 +15,7 @@ use crate::config::{Config, Host};
 use crate::protocol::cancel_key::CancelKey;
 use crate::scratch::Scratch;
 use crate::server::{ServerAddress, ServerCard, ServerTarget};
-use crate::server_pool::{ServerPool, TIME_ROUND};
+use crate::server_pool::{ServerPool, TIME_ROUND, Ticket};
 use crate::session::annotator::AnnotationPolicy;
 use crate::session::requests::RequestPolicy;
 use crate::session::trace::{TracePolicy, TraceRules};
@@ -62,6 +62,8 @@ pub struct SessionCard {
     pub cancel_key: CancelKey,
     /// The server that it is linked to.
     pub server: RefCell<Option<Rc<ServerCard>>>,
+    /// Its place in the queue.
+    pub ticket: RefCell<Option<Rc<Ticket>>>,
     /// Since when it rests.
     pub idle_since: Cell<Option<Instant>>,
     /// How long it may rest.
@@ -115,9 +117,12 @@ impl Shard {
         card.map(Rc::clone)
     }
 
-    /// Closes idle servers, and sends those away who wait for one.
-    pub fn drain_pools(&self) {
-        self.pools.borrow().values().for_each(|pool| pool.drain());
+    /// Closes the servers that rest.
+    pub fn close_idle_servers(&self) {
+        self.pools
+            .borrow()
+            .values()
+            .for_each(|pool| pool.close_idle());
     }
 
     /// Reads the clock: once per wake-up.
@@ -167,6 +172,7 @@ impl Shard {
             cancel_key: CancelKey::new(process_id, &secret)
                 .expect("a length that the protocol allows"),
             server: RefCell::default(),
+            ticket: RefCell::default(),
             idle_since: Cell::new(None),
             idle_timeout,
             waker: RefCell::default(),
@@ -274,7 +280,7 @@ impl Shard {
     /// From now on clients are sent away when they rest.
     pub fn drain(&self) {
         self.is_draining.set(true);
-        self.drain_pools();
+        self.close_idle_servers();
         for card in self.sessions.borrow().values() {
             card.wake();
         }

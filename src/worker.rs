@@ -105,22 +105,24 @@ async fn run(shard: Rc<Shard>, mut mailbox: mpsc::Receiver<Mail>) {
             Mail::Drain => shard.drain(),
         }
     }
-    shard.drain_pools();
+    shard.close_idle_servers();
 }
 
 fn cancel(shard: &Shard, key: &CancelKey, done: oneshot::Sender<CancelOutcome>) {
-    let server = shard.session(key).map(|card| card.server.borrow().clone());
-    let outcome = match server {
+    let outcome = match shard.session(key) {
         None => CancelOutcome::Unknown,
-        Some(None) => CancelOutcome::Idle,
-        Some(Some(server)) => {
-            tokio::task::spawn_local(async move {
-                let outcome = cancel::forward(&server).await;
-                // Whoever asked may have gone.
-                let _ = done.send(outcome);
-            });
-            return;
-        }
+        Some(card) => match (card.server.borrow().clone(), &*card.ticket.borrow()) {
+            (Some(server), _) => {
+                tokio::task::spawn_local(async move {
+                    let outcome = cancel::forward(&server).await;
+                    // Whoever asked may have gone.
+                    let _ = done.send(outcome);
+                });
+                return;
+            }
+            (None, Some(ticket)) if ticket.cancel() => CancelOutcome::Waiting,
+            (None, _) => CancelOutcome::Idle,
+        },
     };
     let _ = done.send(outcome);
 }

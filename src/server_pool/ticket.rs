@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::server::ServerConnection;
+use crate::session::requests::canceled;
 
 /// A place in the queue.
 #[derive(Default)]
@@ -24,6 +25,8 @@ pub enum Refusal {
     QueueFull,
     /// No server can be connected; this is why.
     NoServer(Rc<ErrorResponse>),
+    /// It has given up waiting.
+    Cancelled,
     /// The proxy ends.
     Draining,
 }
@@ -41,6 +44,7 @@ impl Refusal {
                 "no more clients may wait for a server (max_waiting_clients)",
             ),
             Self::NoServer(why) => (**why).clone(),
+            Self::Cancelled => canceled(),
             Self::Draining => ErrorResponse::fatal(
                 SqlState::ADMIN_SHUTDOWN,
                 "terminating connection due to administrator command",
@@ -62,6 +66,17 @@ impl Ticket {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+
+    /// Somebody wants the query cancelled for which a server is awaited. Whether it was in time for that.
+    pub fn cancel(&self) -> bool {
+        let granted = self.grant.take();
+        let is_waiting = granted.is_none();
+        self.grant.set(granted);
+        if is_waiting {
+            self.grant(Err(Refusal::Cancelled));
+        }
+        is_waiting
     }
 
     /// What came of it, if anything did.

@@ -28,6 +28,8 @@ pub struct ClientSession {
     pub parameters: Rc<ParameterSet>,
     /// The plan for the query that it paused with, until there is a server for it.
     pub planned: Option<Box<QueryPlan>>,
+    /// The query is to be cancelled for which it waited for a server.
+    pub is_canceled: bool,
     /// Since when its first message waits for a server, and why.
     pub waited: Option<Received>,
     /// As they were when it had logged in.
@@ -52,6 +54,7 @@ impl ClientSession {
             local: None,
             parameters: Rc::clone(&parameters),
             planned: None,
+            is_canceled: false,
             waited: None,
             startup: Rc::clone(&parameters),
             server_version,

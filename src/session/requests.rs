@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::config::choices::PoolMode;
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
+use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::forwarder::{Arrived, BodyNeeded, Disposition, Judge};
 use crate::protocol::frame::{FrameHeader, split_cstr};
 use crate::protocol::frontend::{Bind, FrontendTag, Parse, Target};
@@ -74,6 +75,14 @@ pub enum Pause {
     Throttled,
     /// The client has said good-bye.
     Terminated,
+}
+
+/// What a client reads whose query was cancelled before it ran.
+pub fn canceled() -> ErrorResponse {
+    ErrorResponse::error(
+        SqlState::QUERY_CANCELED,
+        "canceling statement due to user request",
+    )
 }
 
 /// How much of a named statement is kept at most, in bytes.
@@ -158,6 +167,9 @@ impl Judge for Requests<'_> {
                 queue_cause: None,
             });
         }
+        if self.server.is_none() && std::mem::take(&mut self.client.is_canceled) {
+            return Ok(self.cancel(tag));
+        }
         if let Some(disposition) = self.answer_locally(tag, &arrived, out) {
             return Ok(disposition);
         }
@@ -231,6 +243,26 @@ impl<'a> Requests<'a> {
         self.server
             .as_ref()
             .map_or(TransactionStatus::Idle, |server| server.exchange.status())
+    }
+
+    /// Answers the message that was waiting for a server as PostgreSQL answers one that is cancelled.
+    fn cancel(&mut self, tag: FrontendTag) -> Disposition {
+        self.client.waited = None;
+        self.to_client.write(|out| canceled().encode(out));
+        if self.client.planned.take().is_some() {
+            // The plan had told the trace of a message on its way.
+            self.client.trace.on_error();
+            self.client.trace.on_ready(TransactionStatus::Idle);
+        }
+        match tag {
+            FrontendTag::Query | FrontendTag::FunctionCall => {
+                self.to_client
+                    .write(|out| encode::ready_for_query(out, TransactionStatus::Idle));
+            }
+            // Everything up to the Sync was part of it.
+            _ => self.client.local.get_or_insert_default().on_error(),
+        }
+        Disposition::Discard
     }
 
     fn on_query(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Disposition {

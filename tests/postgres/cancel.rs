@@ -45,3 +45,26 @@ async fn an_idle_clients_cancel_request_does_not_hit_who_has_its_server_now() {
     }
     assert_eq!(of_bob.await.unwrap(), "whole");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_waits_for_a_server_can_be_cancelled_too() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
+    let (holder, ann) = (connect(&proxy).await, connect(&proxy).await);
+    holder.batch_execute("BEGIN").await.unwrap();
+    let cancel = ann.cancel_token();
+    let of_ann = tokio::spawn(async move {
+        let simple = ann.simple_query("SELECT 1").await.unwrap_err();
+        let extended = ann.query("SELECT 1", &[]).await.unwrap_err();
+        let codes = [simple, extended].map(|error| error.code().unwrap().code().to_owned());
+        (ann, codes)
+    });
+    // A request that comes before its query is none: again, until it has hit.
+    while !of_ann.is_finished() {
+        cancel.cancel_query(NoTls).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let (ann, codes) = of_ann.await.unwrap();
+    assert_eq!(codes, ["57014", "57014"]);
+    holder.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(value(&ann, "SELECT 'afterwards'").await, "afterwards");
+}
