@@ -323,9 +323,11 @@ impl Link {
             };
             self.pause = judge.paused();
             drop(definitions);
-            let consumed = outcome.map_err(Parting::Violation)?;
             self.count(&mut bench.tally);
-            self.send(to_server, to_client, input)?;
+            // Also ahead of a violation: nothing may stay in the scratch, which others use next.
+            let sent = self.send(to_server, to_client, input);
+            let consumed = outcome.map_err(Parting::Violation)?;
+            sent?;
             let rest = input.get(consumed..).unwrap_or_default();
             match self.pause {
                 None => return Ok(()),
@@ -369,10 +371,13 @@ impl Link {
                 .add(to_server.len() as u64);
             // A server that can't be written to will be found closed when its replies are read.
             if server.lane.send(to_server, input).is_err() {
-                to_server.clear();
                 server.lane.forget_backlog();
             }
         }
+        debug_assert!(
+            to_server.is_empty(),
+            "messages for a server that is not there"
+        );
         if !to_client.is_empty() {
             self.pool
                 .metrics
