@@ -230,12 +230,15 @@ impl Link {
         if !server_takes_more || !self.client.is_drained() {
             return Ok(false);
         }
-        if self.pause == Some(Pause::Throttled)
-            && self
-                .server
-                .as_ref()
-                .is_some_and(|server| server.session.exchange.is_full())
-        {
+        let must_wait = self.server.as_ref().is_some_and(|server| {
+            let exchange = &server.session.exchange;
+            match self.pause {
+                Some(Pause::Throttled) => exchange.is_full(),
+                Some(Pause::Unsettled) => exchange.has_unsettled(),
+                _ => false,
+            }
+        });
+        if must_wait {
             return Ok(false);
         }
         let shard = Rc::clone(&self.shard);
@@ -332,7 +335,7 @@ impl Link {
             match self.pause {
                 None => return Ok(()),
                 Some(Pause::Terminated) => return Err(Parting::Left),
-                Some(Pause::Throttled) => {
+                Some(Pause::Throttled | Pause::Unsettled) => {
                     self.held = rest.to_vec();
                     return Ok(());
                 }
