@@ -478,16 +478,19 @@ impl Link {
         if let Some(ticket) = self.ticket.take() {
             self.pool.give_up(&ticket);
         }
+        // Words of the proxy's own would be taken for the rest of a message that has begun.
+        let mut is_mid_reply = false;
         if let Some(server) = self.server.take() {
+            is_mid_reply = server.replies.is_mid_message();
             self.card.server.borrow_mut().take();
             self.leave_server(server, parting, now);
         }
-        let Some(response) = parting.response() else {
-            return;
-        };
         let mut out = Outbound::new();
-        out.write(|out| response.encode(out));
-        if self.client.send(&mut out, &[]).is_ok() {
+        if !is_mid_reply && let Some(response) = parting.response() {
+            out.write(|out| response.encode(out));
+        }
+        let is_lost = matches!(parting, Parting::Left | Parting::ClientLost(_));
+        if !is_lost && self.client.send(&mut out, &[]).is_ok() {
             let drained = std::future::poll_fn(|cx| self.client.poll_drain(cx));
             // It may be that nobody reads it.
             let _ = tokio::time::timeout(GOODBYE_TIMEOUT, drained).await;
@@ -506,20 +509,26 @@ impl Link {
             Parting::Violation(violation) if !violation.is_clients() => {
                 self.discard_lost(server, now, ServerClose::Violation);
             }
-            _ if is_clean && self.session.mode == PoolMode::Session => {
-                self.pool.release_after_session(server)
+            _ if is_clean => {
+                self.observe_last(&mut server, now);
+                match self.session.mode {
+                    PoolMode::Session => self.pool.release_after_session(server),
+                    PoolMode::Transaction => self.pool.release(server),
+                }
             }
-            _ if is_clean => self.pool.release(server),
-            _ => {
-                server.session.exchange.on_lost(now);
-                self.discard_lost(server, now, ServerClose::Unclean);
-            }
+            _ => self.discard_lost(server, now, ServerClose::Unclean),
         }
     }
 
     fn discard_lost(&self, mut server: Box<ServerConnection>, now: Instant, why: ServerClose) {
-        let pid = server.process_id();
         server.session.exchange.on_lost(now);
+        self.observe_last(&mut server, now);
+        self.pool.discard(server, why);
+    }
+
+    /// Shows telemetry also the queries whose replies the client has not read to the end.
+    fn observe_last(&self, server: &mut ServerConnection, now: Instant) {
+        let pid = server.process_id();
         server
             .session
             .exchange
@@ -528,6 +537,5 @@ impl Link {
                     .telemetry()
                     .observe(&self.pool.metrics, &self.pool.identity, record);
             });
-        self.pool.discard(server, why);
     }
 }

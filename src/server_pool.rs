@@ -205,7 +205,13 @@ impl ServerPool {
             .borrow_mut()
             .checkout(|| Rc::clone(place.insert(ticket())), now);
         match (outcome, place) {
-            (Checkout::Use(server), _) => {
+            (Checkout::Use(mut server), _) => {
+                // It may have closed in the same moment, with the watcher's turn still to come.
+                let mut cx = Context::from_waker(Waker::noop());
+                if server.poll_idle(&mut cx).is_ready() {
+                    self.discard(server, ServerClose::Lost);
+                    return self.checkout(now);
+                }
                 self.metrics.checkouts.increase();
                 Asked::Server(server)
             }
@@ -663,7 +669,7 @@ impl ServerConnection {
                 .replies
                 .advance(input, &mut heard, &mut Outbound::new());
             if understood.is_err()
-                || heard.ready.is_some()
+                || heard.has_answered
                 || heard.error.is_some_and(|error| error.is_fatal)
             {
                 return Poll::Ready(());
