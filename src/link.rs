@@ -240,12 +240,15 @@ impl Link {
         if !server_takes_more || !self.client.is_drained() {
             return Ok(false);
         }
-        if self.pause == Some(Pause::Throttled)
-            && self
-                .server
-                .as_ref()
-                .is_some_and(|server| server.session.exchange.is_full())
-        {
+        let must_wait = self.server.as_ref().is_some_and(|server| {
+            let exchange = &server.session.exchange;
+            match self.pause {
+                Some(Pause::Throttled) => exchange.is_full(),
+                Some(Pause::Unsettled) => exchange.has_unsettled(),
+                _ => false,
+            }
+        });
+        if must_wait {
             return Ok(false);
         }
         let shard = Rc::clone(&self.shard);
@@ -333,14 +336,16 @@ impl Link {
             };
             self.pause = judge.paused();
             drop(definitions);
-            let consumed = outcome.map_err(Parting::Violation)?;
             self.count(&mut bench.tally);
-            self.send(to_server, to_client, input)?;
+            // Also ahead of a violation: nothing may stay in the scratch, which others use next.
+            let sent = self.send(to_server, to_client, input);
+            let consumed = outcome.map_err(Parting::Violation)?;
+            sent?;
             let rest = input.get(consumed..).unwrap_or_default();
             match self.pause {
                 None => return Ok(()),
                 Some(Pause::Terminated) => return Err(Parting::Left),
-                Some(Pause::Throttled) => {
+                Some(Pause::Throttled | Pause::Unsettled) => {
                     self.held = rest.to_vec();
                     return Ok(());
                 }
@@ -380,10 +385,13 @@ impl Link {
                 .add(to_server.len() as u64);
             // A server that can't be written to will be found closed when its replies are read.
             if server.lane.send(to_server, input).is_err() {
-                to_server.clear();
                 server.lane.forget_backlog();
             }
         }
+        debug_assert!(
+            to_server.is_empty(),
+            "messages for a server that is not there"
+        );
         if !to_client.is_empty() {
             self.pool
                 .metrics
@@ -518,16 +526,19 @@ impl Link {
     pub async fn part(mut self, parting: &Parting) {
         let now = self.shard.now();
         self.leave_queue();
+        // Words of the proxy's own would be taken for the rest of a message that has begun.
+        let mut is_mid_reply = false;
         if let Some(server) = self.server.take() {
+            is_mid_reply = server.replies.is_mid_message();
             self.card.server.borrow_mut().take();
             self.leave_server(server, parting, now);
         }
-        let Some(response) = parting.response() else {
-            return;
-        };
         let mut out = Outbound::new();
-        out.write(|out| response.encode(out));
-        if self.client.send(&mut out, &[]).is_ok() {
+        if !is_mid_reply && let Some(response) = parting.response() {
+            out.write(|out| response.encode(out));
+        }
+        let is_lost = matches!(parting, Parting::Left | Parting::ClientLost(_));
+        if !is_lost && self.client.send(&mut out, &[]).is_ok() {
             let drained = std::future::poll_fn(|cx| self.client.poll_drain(cx));
             // It may be that nobody reads it.
             let _ = tokio::time::timeout(GOODBYE_TIMEOUT, drained).await;
@@ -546,21 +557,28 @@ impl Link {
             Parting::Violation(violation) if !violation.is_clients() => {
                 self.discard_lost(server, now, ServerClose::Violation);
             }
-            _ if is_clean && self.session.mode == PoolMode::Session => {
-                self.pool.release_to_reset(server)
+            _ if is_clean => {
+                self.observe_last(&mut server, now);
+                match self.session.mode {
+                    PoolMode::Transaction if !server.session.has_belongings => {
+                        self.pool.release(server, now)
+                    }
+                    PoolMode::Session | PoolMode::Transaction => self.pool.release_to_reset(server),
+                }
             }
-            _ if is_clean && !server.session.has_belongings => self.pool.release(server, now),
-            _ if is_clean => self.pool.release_to_reset(server),
-            _ => {
-                server.session.exchange.on_lost(now);
-                self.discard_lost(server, now, ServerClose::Unclean);
-            }
+            _ => self.discard_lost(server, now, ServerClose::Unclean),
         }
     }
 
     fn discard_lost(&self, mut server: Box<ServerConnection>, now: Instant, why: ServerClose) {
-        let pid = server.process_id();
         server.session.exchange.on_lost(now);
+        self.observe_last(&mut server, now);
+        self.pool.discard(server, why);
+    }
+
+    /// Shows telemetry also the queries whose replies the client has not read to the end.
+    fn observe_last(&self, server: &mut ServerConnection, now: Instant) {
+        let pid = server.process_id();
         server
             .session
             .exchange
@@ -569,7 +587,6 @@ impl Link {
                     .telemetry()
                     .observe(&self.pool.metrics, &self.pool.identity, record);
             });
-        self.pool.discard(server, why);
     }
 }
 

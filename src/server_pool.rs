@@ -113,7 +113,13 @@ impl ServerPool {
             .borrow_mut()
             .checkout(|| Rc::clone(place.insert(ticket())), now);
         match (outcome, place) {
-            (Checkout::Use(server), _) => {
+            (Checkout::Use(mut server), _) => {
+                // It may have closed in the same moment, with the watcher's turn still to come.
+                let mut cx = Context::from_waker(Waker::noop());
+                if server.poll_idle(&mut cx).is_ready() {
+                    self.discard(server, ServerClose::Lost);
+                    return self.checkout(now);
+                }
                 self.metrics.checkouts.increase();
                 Asked::Server(server)
             }

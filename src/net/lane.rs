@@ -39,8 +39,15 @@ impl Lane {
         self.backlog.len() - self.written
     }
 
-    /// Writes what is in `outbound`, whose passed ranges are of `input`, and empties it. What the kernel does not take is kept.
+    /// Writes what is in `outbound`, whose passed ranges are of `input`, and empties it, also where it fails: the next one to
+    /// use it may be another client's. What the kernel does not take is kept.
     pub fn send(&mut self, outbound: &mut Outbound, input: &[u8]) -> io::Result<()> {
+        let sent = self.write_or_keep(outbound, input);
+        outbound.clear();
+        sent
+    }
+
+    fn write_or_keep(&mut self, outbound: &mut Outbound, input: &[u8]) -> io::Result<()> {
         let len = outbound.len();
         let mut sent = 0;
         if self.is_drained() {
@@ -63,7 +70,6 @@ impl Lane {
         if sent < len {
             outbound.copy_rest(input, sent, &mut self.backlog);
         }
-        outbound.clear();
         Ok(())
     }
 

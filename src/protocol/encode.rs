@@ -238,6 +238,11 @@ pub fn sync(out: &mut Vec<u8>) {
     message(out, b'S', |_| {});
 }
 
+/// Flush: asks for the replies that are held back until Sync.
+pub fn flush(out: &mut Vec<u8>) {
+    message(out, b'H', |_| {});
+}
+
 /// Terminate: goodbye.
 pub fn terminate(out: &mut Vec<u8>) {
     message(out, b'X', |_| {});

@@ -77,7 +77,7 @@ impl ServerConnection {
                 .replies
                 .advance(input, &mut heard, &mut Outbound::new());
             if understood.is_err()
-                || heard.ready.is_some()
+                || heard.has_answered
                 || heard.error.is_some_and(|error| error.is_fatal)
             {
                 return Poll::Ready(());

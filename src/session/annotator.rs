@@ -327,6 +327,12 @@ impl<'a> Walk<'a> {
         if self.skip.is_none() && is_annotated(statement.kind, self.around.server_version) {
             self.annotate(statement);
         }
+        if matches!(
+            statement.kind,
+            StatementKind::Discard | StatementKind::Deallocate
+        ) {
+            self.plan.set_may_forget_statements();
+        }
         if statement.kind == StatementKind::TransactionControl {
             let Surroundings {
                 strings, encoding, ..

@@ -30,6 +30,8 @@ pub struct OutstandingRequest {
     pub effect: Effect,
     /// What telemetry wants to know of it, where it is a query.
     pub query: Option<QueryInFlight>,
+    /// Whether the server has said what must come before ReadyForQuery.
+    pub has_outcome: bool,
 }
 
 /// What was asked for.
@@ -110,6 +112,15 @@ pub enum Effect {
         /// What it stood for before.
         before: Option<Rc<LocalStatement>>,
     },
+    /// The client's name for a statement is free again.
+    Closed {
+        /// The client's name.
+        name: Box<[u8]>,
+        /// What it stood for.
+        statement: Rc<Statement>,
+    },
+    /// Perhaps the server forgets all statements (DISCARD ALL, DEALLOCATE ALL): its CommandComplete will tell.
+    MayForget,
 }
 
 /// What telemetry wants to know of a query.
@@ -172,6 +183,10 @@ pub struct Exchange {
     skips_to_sync: bool,
     /// The server takes COPY data.
     copies_in: bool,
+    /// Syncs that the server ignores if it came to them while it copied. If the COPY failed before, it answers them.
+    doubtful_syncs: usize,
+    /// Outstanding requests with an effect.
+    unsettled: usize,
 }
 
 impl Exchange {
@@ -195,6 +210,8 @@ impl Exchange {
             awaits_sync: false,
             skips_to_sync: false,
             copies_in: false,
+            doubtful_syncs: 0,
+            unsettled: 0,
         }
     }
 
@@ -205,7 +222,7 @@ impl Exchange {
 
     /// Whether the server owes nobody anything: no reply is outstanding, no transaction open, no pipeline begun.
     pub fn is_releasable(&self) -> bool {
-        self.is_quiet() && self.status == TransactionStatus::Idle
+        self.is_quiet() && self.status == TransactionStatus::Idle && self.doubtful_syncs == 0
     }
 
     /// Whether nothing has been sent since the last ReadyForQuery: the server waits for a first message.
@@ -221,6 +238,36 @@ impl Exchange {
     /// Whether no more requests may be sent before replies have come.
     pub fn is_full(&self) -> bool {
         self.outstanding.len() >= Self::MAX_OUTSTANDING
+    }
+
+    /// Whether the server takes COPY data.
+    pub fn copies_in(&self) -> bool {
+        self.copies_in
+    }
+
+    /// Whether the effects of some request are not certain yet.
+    pub fn has_unsettled(&self) -> bool {
+        self.unsettled > 0
+    }
+
+    /// Whether it is certain what a message sent now will find, where that depends on the effects that `touches` names.
+    ///
+    /// It is not while such an effect is outstanding in an earlier group: that one may be skipped, while this message is not.
+    /// Within the same group it is: what skips the one skips the other.
+    pub fn is_settled(&self, touches: impl Fn(&Effect) -> bool) -> bool {
+        if self.unsettled == 0 {
+            return true;
+        }
+        let is_sync = |request: &OutstandingRequest| request.kind == RequestKind::Sync;
+        let group = self.outstanding.iter().rposition(is_sync).unwrap_or(0);
+        !self.outstanding.iter().enumerate().any(|(at, request)| {
+            request.effect == Effect::MayForget || at < group && touches(&request.effect)
+        })
+    }
+
+    /// The effects of what is outstanding, in order.
+    pub fn effects(&self) -> impl Iterator<Item = &Effect> {
+        self.outstanding.iter().map(|request| &request.effect)
     }
 
     /// Whether the server ignores what it is sent, up to the next Sync.
@@ -243,7 +290,8 @@ impl Exchange {
         match request.kind {
             RequestKind::Query | RequestKind::FunctionCall => {}
             RequestKind::Sync if self.copies_in => {
-                // While the server takes COPY data it ignores Sync (postgres.c, CopyGetData in copyfromparse.c).
+                // While the server takes COPY data it ignores Sync (CopyGetData in copyfromparse.c).
+                self.doubtful_syncs += 1;
                 return;
             }
             RequestKind::Sync => {
@@ -251,8 +299,8 @@ impl Exchange {
                 self.skips_to_sync = false;
             }
             RequestKind::CopyEnd => {
-                self.copies_in = false;
-                if self.outstanding.is_empty() {
+                // Only data that is sent ahead of the server's asking for it needs its end marked.
+                if std::mem::take(&mut self.copies_in) || self.outstanding.is_empty() {
                     return;
                 }
             }
@@ -266,6 +314,7 @@ impl Exchange {
             !self.skips_to_sync,
             "queued a request that the server ignores"
         );
+        self.unsettled += usize::from(request.effect != Effect::None);
         self.outstanding.push_back(request);
     }
 
@@ -298,8 +347,24 @@ impl Exchange {
             .unwrap_or_default()
     }
 
+    /// The server has said something of the request in front that ReadyForQuery may follow.
+    pub fn on_outcome(&mut self) {
+        if let Some(front) = self.outstanding.front_mut() {
+            front.has_outcome = true;
+        }
+    }
+
+    /// Whether ReadyForQuery may come for the request in front.
+    pub fn may_be_ready(&self) -> bool {
+        self.front()
+            .is_some_and(|front| front.has_outcome || front.kind == RequestKind::Sync)
+    }
+
     /// A statement of the request in front is done; `rows` is what its tag counts.
     pub fn on_statement_done(&mut self, rows: u64) {
+        self.on_outcome();
+        // A COPY that has succeeded has read its data to the end.
+        self.doubtful_syncs = 0;
         if let Some(OutstandingRequest {
             query: Some(query), ..
         }) = self.outstanding.front_mut()
@@ -321,6 +386,7 @@ impl Exchange {
     /// The request in front is answered. It is returned with what it was for.
     pub fn on_answered(&mut self, now: Instant) -> Option<OutstandingRequest> {
         let mut request = self.outstanding.pop_front()?;
+        self.unsettled -= usize::from(request.effect != Effect::None);
         if let Some(query) = request.query.take() {
             match (query.failed, request.kind) {
                 // Only a Parse that fails is a query that somebody wants to know of.
@@ -329,18 +395,33 @@ impl Exchange {
                 (None, _) => self.finish(query, Outcome::Completed, now),
             }
         }
+        if self.outstanding.is_empty() && self.answered.is_empty() {
+            self.texts.clear();
+        }
         Some(request)
     }
 
-    /// An error came for the request in front. What it takes back is handed to `undo`: the effects of that request, and of
-    /// those behind it that the server now ignores.
-    pub fn on_error(&mut self, state: SqlState, now: Instant, mut undo: impl FnMut(Effect)) {
-        self.copies_in = false;
+    /// An error came for the request in front. What it takes back is handed to `undo`, the latest first: the effects of that
+    /// request, and of those behind it that the server now ignores. `in_copy_data` says that the server was reading COPY data.
+    /// How many requests were ignored that ReadyForQuery would have answered.
+    pub fn on_error(
+        &mut self,
+        state: SqlState,
+        in_copy_data: bool,
+        now: Instant,
+        mut undo: impl FnMut(Effect),
+    ) -> usize {
+        if !std::mem::take(&mut self.copies_in) || in_copy_data {
+            // It has come to the data, and past the Syncs in front of them.
+            self.doubtful_syncs = 0;
+        }
         let Some(front) = self.outstanding.front_mut() else {
-            return;
+            return 0;
         };
+        let mut ignored = 0;
         match front.kind {
             RequestKind::Query | RequestKind::FunctionCall => {
+                front.has_outcome = true;
                 if let Some(query) = &mut front.query {
                     query.failed = Some(state);
                     query.local_replies.clear();
@@ -354,47 +435,71 @@ impl Exchange {
             | RequestKind::Execute
             | RequestKind::Close
             | RequestKind::CopyEnd => {
-                let mut blamed = false;
-                while let Some(mut skipped) = self
+                let is_sync = |request: &OutstandingRequest| request.kind == RequestKind::Sync;
+                let sync = self.outstanding.iter().position(is_sync);
+                let skipped = self
                     .outstanding
-                    .pop_front_if(|next| next.kind != RequestKind::Sync)
-                {
-                    undo(skipped.effect);
-                    // The first query from the failed message on is the one that failed; those behind it never ran.
-                    if !blamed && let Some(query) = skipped.query.take() {
-                        blamed = true;
-                        self.finish(query, Outcome::Failed(state), now);
-                    }
+                    .drain(..sync.unwrap_or(self.outstanding.len()));
+                let mut skipped: Vec<OutstandingRequest> = skipped.collect();
+                // The first query from the failed message on is the one that failed; those behind it never ran, and a Parse
+                // behind it is another's.
+                let failed = skipped.iter_mut().enumerate().find_map(|(at, request)| {
+                    let is_blamed = at == 0 || request.kind != RequestKind::Parse;
+                    request.query.take_if(|_| is_blamed)
+                });
+                if let Some(query) = failed {
+                    self.finish(query, Outcome::Failed(state), now);
                 }
-                self.skips_to_sync = self.outstanding.is_empty();
+                for request in skipped.into_iter().rev() {
+                    let expects_ready =
+                        matches!(request.kind, RequestKind::Query | RequestKind::FunctionCall);
+                    ignored += usize::from(expects_ready && request.delivery == Delivery::Forward);
+                    self.unsettled -= usize::from(request.effect != Effect::None);
+                    undo(request.effect);
+                }
+                self.skips_to_sync = sync.is_none();
             }
         }
+        ignored
     }
 
-    /// The server asks for COPY data.
-    pub fn on_copy_in(&mut self) {
-        let extended = self
+    /// The server asks for COPY data. How many Syncs it ignores of those that have been sent.
+    pub fn on_copy_in(&mut self) -> usize {
+        let is_end = |request: &OutstandingRequest| request.kind == RequestKind::CopyEnd;
+        // Data may have been sent ahead. Whatever lies in front of their end, the server reads while it copies.
+        let data_end = self.outstanding.iter().position(is_end);
+        let end = data_end.unwrap_or(self.outstanding.len());
+        let (mut at, mut ignored) = (0, 0);
+        self.outstanding.retain(|request| {
+            let is_read_for_data = at <= end;
+            at += 1;
+            let is_ignored = is_read_for_data && request.kind == RequestKind::Sync;
+            ignored += usize::from(is_ignored);
+            !(is_ignored || is_read_for_data && is_end(request))
+        });
+        let is_sync = |request: &OutstandingRequest| request.kind == RequestKind::Sync;
+        if self
             .front()
-            .is_some_and(|front| front.kind == RequestKind::Execute);
-        let data_end = self
-            .outstanding
-            .iter()
-            .position(|request| request.kind == RequestKind::CopyEnd);
-        if extended {
-            // The Syncs that the server reads while it takes COPY data are ignored: those in front of the data's end.
-            let mut at = 0;
-            let end = data_end.unwrap_or(self.outstanding.len());
-            self.outstanding.retain(|request| {
-                at += 1;
-                request.kind != RequestKind::Sync || at > end
-            });
-            self.awaits_sync = data_end.is_none()
-                || !self
-                    .outstanding
-                    .iter()
-                    .any(|request| request.kind == RequestKind::Sync);
+            .is_some_and(|front| front.kind == RequestKind::Execute)
+        {
+            self.awaits_sync = !self.outstanding.iter().any(is_sync);
         }
         self.copies_in = data_end.is_none();
+        self.doubtful_syncs += ignored;
+        ignored
+    }
+
+    /// ReadyForQuery came, and no request in front that it may answer. Whether it answers a Sync that the server was thought to
+    /// ignore, and which it did not ignore since the COPY had failed before.
+    pub fn take_doubtful_sync(&mut self, status: TransactionStatus) -> bool {
+        if self.doubtful_syncs == 0 {
+            return false;
+        }
+        self.doubtful_syncs -= 1;
+        self.skips_to_sync = false;
+        self.awaits_sync = false;
+        self.status = status;
+        true
     }
 
     /// ReadyForQuery came, with this status.
@@ -413,6 +518,7 @@ impl Exchange {
         }) else {
             return false;
         };
+        self.unsettled -= usize::from(request.effect != Effect::None);
         match request.delivery {
             Delivery::Fabricate(messages) => out.extend_from_slice(&messages),
             Delivery::FabricateReady(messages) => {
@@ -426,6 +532,7 @@ impl Exchange {
 
     /// The server, or the client, is lost: whatever is outstanding won't be answered.
     pub fn on_lost(&mut self, now: Instant) {
+        self.unsettled = 0;
         while let Some(mut request) = self.outstanding.pop_front() {
             if let Some(query) = request.query.take() {
                 self.finish(query, Outcome::Lost, now);
@@ -498,6 +605,7 @@ impl OutstandingRequest {
             delivery: Delivery::Forward,
             effect: Effect::None,
             query: None,
+            has_outcome: false,
         }
     }
 
@@ -508,6 +616,7 @@ impl OutstandingRequest {
             delivery: Delivery::Withhold,
             effect,
             query: None,
+            has_outcome: false,
         }
     }
 
@@ -518,6 +627,7 @@ impl OutstandingRequest {
             delivery: Delivery::Fabricate(messages.into()),
             effect: Effect::None,
             query: None,
+            has_outcome: false,
         }
     }
 }

@@ -23,3 +23,6 @@ pub mod transaction_command;
 pub mod unlinked;
 pub mod violation;
 mod words;
+
+#[cfg(test)]
+mod conversation_tests;

@@ -77,7 +77,12 @@ impl Judge for Replies<'_> {
             | BackendTag::FunctionCallResponse
             | BackendTag::NotificationResponse => BodyNeeded::Nothing,
             // The end of a Describe, which may be followed by an answer of the proxy's own.
-            BackendTag::RowDescription if self.front_is(RequestKind::Describe) => BodyNeeded::Whole,
+            BackendTag::RowDescription if self.front_is(RequestKind::Describe) => {
+                if header.body_len > WHOLE_LIMIT {
+                    return Err(Violation::ServerMessageLength(header.tag));
+                }
+                BodyNeeded::Whole
+            }
             BackendTag::RowDescription => BodyNeeded::Nothing,
             BackendTag::ErrorResponse | BackendTag::NoticeResponse
                 if header.body_len > WHOLE_LIMIT =>
@@ -118,6 +123,13 @@ impl Judge for Replies<'_> {
             _ => {}
         }
         self.emit_local_replies(out);
+        if tag == BackendTag::ReadyForQuery && !self.server.exchange.may_be_ready() {
+            let status = status_in(&arrived)?;
+            return match self.server.exchange.take_doubtful_sync(status) {
+                true => Ok(Disposition::Forward),
+                false => Err(Violation::ServerUnexpected(arrived.header.tag)),
+            };
+        }
         let Some(front) = self.server.exchange.front() else {
             return Err(Violation::ServerUnexpected(arrived.header.tag));
         };
@@ -141,12 +153,16 @@ impl Judge for Replies<'_> {
                 RequestKind::Query | RequestKind::Execute,
             )
             | (BackendTag::CopyOutResponse, RequestKind::Query | RequestKind::Execute)
-            | (BackendTag::ParameterDescription, RequestKind::Describe)
-            | (BackendTag::FunctionCallResponse, RequestKind::FunctionCall) => {
+            | (BackendTag::ParameterDescription, RequestKind::Describe) => Ok(pass_if(delivers)),
+            (BackendTag::CopyInResponse, RequestKind::Query | RequestKind::Execute) => {
+                for _ in 0..self.server.exchange.on_copy_in() {
+                    self.client.trace.on_request_ignored();
+                }
                 Ok(pass_if(delivers))
             }
-            (BackendTag::CopyInResponse, RequestKind::Query | RequestKind::Execute) => {
-                self.server.exchange.on_copy_in();
+            (BackendTag::FunctionCallResponse, RequestKind::FunctionCall)
+            | (BackendTag::EmptyQueryResponse, RequestKind::Query) => {
+                self.server.exchange.on_outcome();
                 Ok(pass_if(delivers))
             }
             // A statement of a Query is done, or the Execute is.
@@ -158,7 +174,6 @@ impl Judge for Replies<'_> {
                 self.emit_local_replies(out);
                 Ok(Disposition::Discard)
             }
-            (BackendTag::EmptyQueryResponse, RequestKind::Query) => Ok(pass_if(delivers)),
             (BackendTag::CommandComplete, RequestKind::Execute) => {
                 self.on_command(&arrived)?;
                 Ok(self.on_answered(&arrived, delivers, out))
@@ -176,12 +191,7 @@ impl Judge for Replies<'_> {
                 BackendTag::ReadyForQuery,
                 RequestKind::Query | RequestKind::FunctionCall | RequestKind::Sync,
             ) => {
-                let status = arrived
-                    .body
-                    .first()
-                    .copied()
-                    .and_then(TransactionStatus::from_byte);
-                let status = status.ok_or(Violation::ServerMalformed(arrived.header.tag))?;
+                let status = status_in(&arrived)?;
                 self.server.exchange.on_ready(status);
                 if delivers {
                     self.client.trace.on_ready(status);
@@ -233,12 +243,33 @@ impl Replies<'_> {
                 if let Some(local) = &mut self.client.local {
                     local.deallocate_all();
                 }
+                self.prepare_again();
             }
             if forgotten.parameters {
                 self.client.on_reset_all();
             }
         }
         Ok(())
+    }
+
+    /// What was taken for done behind a DISCARD ALL will be done behind it.
+    fn prepare_again(&mut self) {
+        for effect in self.server.exchange.effects() {
+            match effect {
+                Effect::Prepared { name, statement } => {
+                    self.server.statements.insert(Rc::clone(statement));
+                    if let Some(name) = name {
+                        self.client.statements.insert(name, Rc::clone(statement));
+                    }
+                }
+                Effect::Named { name, statement } => {
+                    self.client.statements.insert(name, Rc::clone(statement));
+                }
+                Effect::Evicted(statement) => self.server.statements.remove(statement),
+                Effect::Closed { name, .. } => self.client.statements.remove(name),
+                Effect::None | Effect::Local { .. } | Effect::MayForget => {}
+            }
+        }
     }
 
     fn on_parameter_status(&mut self, arrived: &Arrived<'_>) -> Result<Disposition, Violation> {
@@ -298,12 +329,20 @@ impl Replies<'_> {
             }
             _ => (state, self.pass_mapped(arrived, out)),
         };
+        // "COPY t, line 3": also where it is translated.
+        let in_copy_data = fields.field(b'W').is_some_and(|at| {
+            at.split(|byte| *byte == b'\n')
+                .any(|line| line.starts_with(b"COPY "))
+        });
         let mut undone: Vec<Effect> = Vec::new();
-        self.server
+        let ignored = self
+            .server
             .exchange
-            .on_error(state, self.now, |effect| undone.push(effect));
-        // What was done last is undone first.
-        for effect in undone.into_iter().rev() {
+            .on_error(state, in_copy_data, self.now, |effect| undone.push(effect));
+        for effect in undone {
+            if let Effect::Closed { name, statement } = &effect {
+                self.client.statements.insert(name, Rc::clone(statement));
+            }
             if let Effect::Named { name, statement }
             | Effect::Prepared {
                 name: Some(name),
@@ -324,6 +363,9 @@ impl Replies<'_> {
                     .get_or_insert_default()
                     .replace(&name, before);
             }
+        }
+        for _ in 0..ignored {
+            self.client.trace.on_request_skipped();
         }
         self.client.trace.on_error();
         self.fresh_front = true;
@@ -383,6 +425,13 @@ impl Replies<'_> {
             out.copy(&reply.messages);
         }
     }
+}
+
+fn status_in(arrived: &Arrived<'_>) -> Result<TransactionStatus, Violation> {
+    let &[status] = arrived.body else {
+        return Err(Violation::ServerMalformed(arrived.header.tag));
+    };
+    TransactionStatus::from_byte(status).ok_or(Violation::ServerMalformed(arrived.header.tag))
 }
 
 fn pass_if(delivers: bool) -> Disposition {

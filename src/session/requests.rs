@@ -71,8 +71,10 @@ pub struct Requests<'a> {
 pub enum Pause {
     /// There must be a server first.
     NeedsServer,
-    /// Too many requests are outstanding: replies have to come first.
+    /// Too many requests are outstanding, or too much is on its way to the server: replies have to come first.
     Throttled,
+    /// What becomes of the message depends on how earlier ones end: replies to those have to come first.
+    Unsettled,
     /// The client has said good-bye.
     Terminated,
 }
@@ -87,6 +89,9 @@ pub fn canceled() -> ErrorResponse {
 
 /// How much of a named statement is kept at most, in bytes.
 pub const MAX_DEFINITION_LEN: usize = 16 << 20;
+
+/// How much may be on its way to the server before more is judged: short messages can bring about long ones.
+const OUT_LIMIT: usize = 1 << 20;
 
 /// How much of a Bind, and of a Parse that is not kept, is looked at: the names must end in it.
 const NAMES_LIMIT: usize = 1024;
@@ -131,9 +136,16 @@ impl Judge for Requests<'_> {
     ) -> Result<Disposition, Violation> {
         let tag = FrontendTag::from_byte(arrived.header.tag)
             .expect("a tag that was judged by its header");
+        let is_full = self
+            .server
+            .as_ref()
+            .is_some_and(|server| server.exchange.is_full() && !server.exchange.copies_in());
         match tag {
             // Taken in any state.
             FrontendTag::Terminate => return Ok(self.pause(Pause::Terminated)),
+            FrontendTag::Sync | FrontendTag::CopyDone | FrontendTag::CopyFail if is_full => {
+                return Ok(self.pause_for_replies(Pause::Throttled, out));
+            }
             FrontendTag::Sync => return Ok(self.on_sync()),
             // Not requests: the server takes them, or ignores them, without a reply.
             FrontendTag::CopyData | FrontendTag::Flush => {
@@ -159,8 +171,8 @@ impl Judge for Requests<'_> {
                 // The server would ignore it too.
                 return Ok(Disposition::Discard);
             }
-            if server.exchange.is_full() {
-                return Ok(self.pause(Pause::Throttled));
+            if server.exchange.is_full() || out.len() >= OUT_LIMIT {
+                return Ok(self.pause_for_replies(Pause::Throttled, out));
             }
             self.received = self.client.waited.take().unwrap_or(Received {
                 at: self.now,
@@ -178,7 +190,7 @@ impl Judge for Requests<'_> {
             FrontendTag::Parse => self.on_parse(arrived, out),
             FrontendTag::Bind => self.on_bind(arrived, out),
             FrontendTag::Describe => Ok(self.on_describe(arrived, out)),
-            FrontendTag::Close => Ok(self.on_close(arrived)),
+            FrontendTag::Close => Ok(self.on_close(arrived, out)),
             FrontendTag::Execute => Ok(self.on_execute(arrived)),
             _ => Ok(self.on_function_call()),
         }
@@ -237,6 +249,62 @@ impl<'a> Requests<'a> {
     fn pause(&mut self, why: Pause) -> Disposition {
         self.pause = Some(why);
         Disposition::Pause
+    }
+
+    /// Pauses until replies have come. Flush makes the server send those that it holds back until the next Sync.
+    fn pause_for_replies(&mut self, why: Pause, out: &mut Outbound) -> Disposition {
+        // Where it waits only for what it is sent to leave, more need not be sent.
+        if out.len() < OUT_LIMIT {
+            out.write(encode::flush);
+        }
+        self.pause(why)
+    }
+
+    /// Whether it is certain what the client's name stands for when the server comes to the message in hand.
+    fn is_name_settled(&self, wanted: &[u8]) -> bool {
+        self.is_settled(|effect| match effect {
+            Effect::Named { name, .. } | Effect::Closed { name, .. } => **name == *wanted,
+            Effect::Prepared { name, .. } => name.as_deref() == Some(wanted),
+            Effect::None | Effect::Local { .. } | Effect::Evicted(_) | Effect::MayForget => false,
+        })
+    }
+
+    /// Whether it is certain that the server has, or has not, this statement when it comes to the message in hand.
+    fn is_statement_settled(&self, wanted: &Rc<Statement>) -> bool {
+        self.is_settled(|effect| match effect {
+            Effect::Prepared { statement, .. } | Effect::Evicted(statement) => {
+                Rc::ptr_eq(statement, wanted)
+            }
+            Effect::None
+            | Effect::Named { .. }
+            | Effect::Local { .. }
+            | Effect::Closed { .. }
+            | Effect::MayForget => false,
+        })
+    }
+
+    fn is_settled(&self, touches: impl Fn(&Effect) -> bool) -> bool {
+        !self.renames()
+            || self
+                .server
+                .as_ref()
+                .is_none_or(|server| server.exchange.is_settled(touches))
+    }
+
+    /// The same of a name, and of the statement that it stands for.
+    fn is_use_settled(&self, name: &[u8]) -> bool {
+        self.is_name_settled(name)
+            && self
+                .client
+                .statements
+                .find(name)
+                .is_none_or(|statement| self.is_statement_settled(statement))
+    }
+
+    /// Keeps for later when the message came that is judged again.
+    fn pause_unsettled(&mut self, out: &mut Outbound) -> Disposition {
+        self.client.waited = Some(self.received);
+        self.pause_for_replies(Pause::Unsettled, out)
     }
 
     fn status(&self) -> TransactionStatus {
@@ -310,6 +378,10 @@ impl<'a> Requests<'a> {
         };
         let text = server.exchange.keep_text(text);
         let mut query = QueryInFlight::new(QueryKind::Simple, text, self.received, self.now);
+        let effect = match &plan {
+            Some(plan) if plan.may_forget_statements() => Effect::MayForget,
+            _ => Effect::None,
+        };
         match plan {
             Some(plan) => {
                 query.trace = plan.trace().cloned();
@@ -329,6 +401,7 @@ impl<'a> Requests<'a> {
         }
         server.exchange.on_request(OutstandingRequest {
             query: Some(query),
+            effect,
             ..OutstandingRequest::forwarded(RequestKind::Query)
         });
         Disposition::Forward
@@ -398,6 +471,17 @@ impl<'a> Requests<'a> {
             });
             return Ok(Disposition::Forward);
         }
+        if !self.is_name_settled(parse.name) {
+            return Ok(self.pause_unsettled(out));
+        }
+        let whole = arrived.whole();
+        let statement = whole.map(|_| self.definitions.intern(parse.definition));
+        if let Some(statement) = &statement
+            && !self.is_statement_settled(statement)
+        {
+            return Ok(self.pause_unsettled(out));
+        }
+        let server = self.server.as_deref_mut().expect("there was one above");
         self.bench.tally.client_parses += 1;
         if arrived.whole().is_none() {
             if renames {
@@ -424,7 +508,7 @@ impl<'a> Requests<'a> {
                 Disposition::Forward
             });
         }
-        let statement = self.definitions.intern(parse.definition);
+        let statement = statement.expect("the message is whole");
         self.client
             .statements
             .insert(parse.name, Rc::clone(&statement));
@@ -477,6 +561,12 @@ impl<'a> Requests<'a> {
             return Ok(self.pause(Pause::NeedsServer));
         };
         server.group.get_or_insert((self.received, self.now));
+        if let Some(bind) = Bind::read(arrived.body)
+            && !self.is_use_settled(bind.statement)
+        {
+            return Ok(self.pause_unsettled(out));
+        }
+        let server = self.server.as_deref_mut().expect("there was one above");
         self.bench.tally.binds += 1;
         let Some(bind) = Bind::read(arrived.body) else {
             if arrived.whole().is_none() {
@@ -525,6 +615,11 @@ impl<'a> Requests<'a> {
 
     fn on_describe(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Disposition {
         let renames = self.renames();
+        if let Some(Target::Statement(name)) = Target::read(arrived.body)
+            && !self.is_use_settled(name)
+        {
+            return self.pause_unsettled(out);
+        }
         let Some(server) = self.server.as_deref_mut() else {
             return self.pause(Pause::NeedsServer);
         };
@@ -558,20 +653,30 @@ impl<'a> Requests<'a> {
         disposition
     }
 
-    fn on_close(&mut self, arrived: Arrived<'_>) -> Disposition {
+    fn on_close(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Disposition {
         let renames = self.renames();
+        if let Some(Target::Statement(name)) = Target::read(arrived.body)
+            && !self.is_name_settled(name)
+        {
+            return self.pause_unsettled(out);
+        }
         let Some(server) = self.server.as_deref_mut() else {
             return self.pause(Pause::NeedsServer);
         };
+        let mut effect = Effect::None;
         match Target::read(arrived.body) {
             Some(Target::Statement(name)) if !name.is_empty() => {
-                self.client.statements.remove(name);
+                if let Some(statement) = self.client.statements.find(name).cloned() {
+                    self.client.statements.remove(name);
+                    let name = name.into();
+                    effect = Effect::Closed { name, statement };
+                }
                 if renames {
                     // Other clients may use it: the server keeps it.
-                    server.exchange.on_request(OutstandingRequest::fabricated(
-                        RequestKind::Close,
-                        CLOSE_COMPLETE,
-                    ));
+                    server.exchange.on_request(OutstandingRequest {
+                        effect,
+                        ..OutstandingRequest::fabricated(RequestKind::Close, CLOSE_COMPLETE)
+                    });
                     self.emit_fabricated();
                     return Disposition::Discard;
                 }
@@ -581,9 +686,10 @@ impl<'a> Requests<'a> {
             }
             _ => {}
         }
-        server
-            .exchange
-            .on_request(OutstandingRequest::forwarded(RequestKind::Close));
+        server.exchange.on_request(OutstandingRequest {
+            effect,
+            ..OutstandingRequest::forwarded(RequestKind::Close)
+        });
         Disposition::Forward
     }
 
@@ -592,7 +698,10 @@ impl<'a> Requests<'a> {
             return self.pause(Pause::NeedsServer);
         };
         server.executes = server.executes.saturating_add(1);
-        // A query that was bound in the same go began with its Parse or Bind.
+        // A query that was bound in the same go began with its Parse or Bind; not if those have been answered meanwhile.
+        if server.exchange.is_idle() {
+            server.group = None;
+        }
         let (received, sent_at) = server.group.take().unwrap_or((self.received, self.now));
         let portal = split_cstr(arrived.body).map_or(&b""[..], |(portal, _)| portal);
         let (text, commented) = server.keep_portal_text(portal);
@@ -636,7 +745,9 @@ impl<'a> Requests<'a> {
         };
         server.group = None;
         server.executes = 0;
-        self.client.trace.on_request_sent();
+        if !server.exchange.copies_in() {
+            self.client.trace.on_request_sent();
+        }
         server
             .exchange
             .on_request(OutstandingRequest::forwarded(RequestKind::Sync));

@@ -241,7 +241,11 @@ impl ServerSession {
     /// An effect of a request that failed, or was skipped, is taken back on the server's side.
     pub fn undo(&mut self, effect: &Effect) {
         match effect {
-            Effect::None | Effect::Named { .. } | Effect::Local { .. } => {}
+            Effect::None
+            | Effect::Named { .. }
+            | Effect::Local { .. }
+            | Effect::Closed { .. }
+            | Effect::MayForget => {}
             Effect::Prepared { statement, .. } => self.statements.remove(statement),
             Effect::Evicted(statement) => self.statements.insert(Rc::clone(statement)),
         }

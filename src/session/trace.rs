@@ -267,6 +267,18 @@ impl SessionTrace {
         self.predicted = None;
     }
 
+    /// The next message that a ReadyForQuery was awaited for is ignored by the server: a Sync while it copies.
+    pub fn on_request_ignored(&mut self) {
+        self.messages_answered = self.messages_sent.min(self.messages_answered + 1);
+        self.advance();
+    }
+
+    /// The next message that a ReadyForQuery was awaited for is ignored since the server skips everything up to a Sync.
+    pub fn on_request_skipped(&mut self) {
+        self.on_error();
+        self.on_request_ignored();
+    }
+
     /// The server completed a statement.
     pub fn on_command_complete(&mut self, tag: &[u8]) {
         self.advance();

@@ -17,6 +17,8 @@ pub struct Unlinked {
     pub error: Option<OwnQueryError>,
     /// The status, once the query is answered.
     pub ready: Option<TransactionStatus>,
+    /// Whether anything came that only answers a request.
+    pub has_answered: bool,
 }
 
 /// An error that the server answered to a query of the proxy's own.
@@ -67,7 +69,17 @@ impl Judge for Unlinked {
         arrived: Arrived<'_>,
         _: &mut Outbound,
     ) -> Result<Disposition, Violation> {
-        match BackendTag::from_byte(arrived.header.tag) {
+        let tag = BackendTag::from_byte(arrived.header.tag);
+        self.has_answered |= !matches!(
+            tag,
+            Some(
+                BackendTag::ParameterStatus
+                    | BackendTag::NoticeResponse
+                    | BackendTag::NotificationResponse
+                    | BackendTag::ErrorResponse
+            )
+        );
+        match tag {
             Some(BackendTag::ParameterStatus) => {
                 let (name, value) = parameter_status(arrived.body)
                     .ok_or(Violation::ServerMalformed(arrived.header.tag))?;

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod losses;
 mod proxying;
 
 use support::messages::{command_complete, query, ready, row, row_description};

@@ -65,6 +65,11 @@ impl ScriptedServer {
         self.connections.try_recv().is_err()
     }
 
+    /// No cancel request has come so far.
+    pub(crate) fn has_no_cancel(&self) -> bool {
+        self.cancels.try_recv().is_err()
+    }
+
     /// The next cancel request's key.
     pub(crate) fn cancel(&self) -> Vec<u8> {
         self.cancels

@@ -23,6 +23,7 @@ pub struct QueryPlan {
     positions: PositionMap,
     trace: Option<Arc<TraceContext>>,
     context: ContextState,
+    may_forget: bool,
 }
 
 /// The short form of a plan.
@@ -141,6 +142,7 @@ impl QueryPlan {
             positions: PositionMap::default(),
             trace: None,
             context: ContextState::None,
+            may_forget: false,
         }
     }
 
@@ -199,7 +201,13 @@ impl QueryPlan {
         self.context
     }
 
+    /// Whether the server may forget its prepared statements over it: there is a DISCARD or a DEALLOCATE in it.
+    pub fn may_forget_statements(&self) -> bool {
+        self.may_forget
+    }
+
     pub(super) fn clear(&mut self) {
+        self.may_forget = false;
         self.skipped = None;
         self.edits.clear();
         self.inserts.clear();
@@ -219,6 +227,10 @@ impl QueryPlan {
     pub(super) fn set_context(&mut self, (context, state): (&Arc<TraceContext>, ContextState)) {
         self.trace = (!context.is_empty()).then(|| Arc::clone(context));
         self.context = state;
+    }
+
+    pub(super) fn set_may_forget_statements(&mut self) {
+        self.may_forget = true;
     }
 
     pub(super) fn set_skipped(&mut self, reason: SkipReason) {

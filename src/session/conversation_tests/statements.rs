@@ -1,0 +1,222 @@
+//! Prepared statements over servers that change.
+
+use super::*;
+
+fn prepared(name: &str, text: &str) -> Pair {
+    let mut pair = Pair::new();
+    prepare(&mut pair, name, text);
+    pair
+}
+
+fn prepare(pair: &mut Pair, name: &str, text: &str) {
+    pair.client(&[&format!("P:{name}|{text}|||"), "S:"]);
+    assert_eq!(pair.server(&["1:", "Z:I"]), ["1:", "Z:I"]);
+}
+
+fn moved(pair: &mut Pair) {
+    pair.unlink();
+    let other = ServerSession::new(Rc::clone(&pair.client.parameters));
+    assert_eq!(pair.link(other), [""; 0]);
+}
+
+#[test]
+fn a_server_that_lacks_the_statement_gets_it_first_and_nobody_hears_of_it() {
+    for (use_of_it, use_sent, reply) in [
+        ("B:|s||||||", "B:|pgspan_1||||||", "2:"),
+        ("D:Ss|", "D:Spgspan_1|", "n:"),
+    ] {
+        let mut pair = prepared("s", "SELECT 1");
+        moved(&mut pair);
+        assert_eq!(
+            pair.client(&[use_of_it, "S:"]),
+            ["P:pgspan_1|SELECT 1|||", use_sent, "S:"]
+        );
+        assert_eq!(pair.server(&["1:", reply, "Z:I"]), [reply, "Z:I"]);
+        assert!(pair.is_releasable());
+        assert_eq!(pair.client(&[use_of_it, "S:"]), [use_sent, "S:"]);
+    }
+}
+
+#[test]
+fn a_notice_of_a_parse_that_nobody_asked_for_stays_here() {
+    let mut pair = prepared("s", "SELECT 1");
+    moved(&mut pair);
+    pair.client(&["B:|s||||||", "S:"]);
+    let notice = "N:SNOTICE|VNOTICE|C00000|Mhello||";
+    assert_eq!(pair.server(&[notice, "1:", "2:", "Z:I"]), ["2:", "Z:I"]);
+}
+
+#[test]
+fn an_error_of_a_parse_that_nobody_asked_for_is_the_clients() {
+    let mut pair = prepared("s", "SELECT a FROM t");
+    moved(&mut pair);
+    pair.client(&["B:|s||||||", "E:|||||", "S:"]);
+    let reply = [error("42P01"), "Z:I".into()];
+    assert_eq!(pair.server(&[&reply[0], &reply[1]]), reply);
+    assert!(pair.is_releasable());
+    assert_eq!(
+        pair.client.statements.len(),
+        1,
+        "the client's name is not lost over it"
+    );
+    assert_eq!(
+        pair.client(&["B:|s||||||", "S:"]),
+        ["P:pgspan_1|SELECT a FROM t|||", "B:|pgspan_1||||||", "S:"]
+    );
+}
+
+#[test]
+fn a_statement_that_the_server_has_is_not_parsed_again() {
+    let mut pair = prepared("a", "SELECT 1");
+    assert_eq!(
+        pair.client(&["P:b|SELECT 1|||", "B:|b||||||", "S:"]),
+        ["B:|pgspan_1||||||", "S:"]
+    );
+    assert_eq!(pair.received(), ["1:"]);
+    assert_eq!(pair.server(&["2:", "Z:I"]), ["2:", "Z:I"]);
+    // Behind something else its answer waits.
+    pair.client(&["B:|a||||||", "P:c|SELECT 1|||", "S:"]);
+    assert_eq!(pair.received(), [""; 0]);
+    assert_eq!(pair.server(&["2:", "Z:I"]), ["2:", "1:", "Z:I"]);
+}
+
+#[test]
+fn a_name_that_is_taken_is_the_servers_to_refuse() {
+    let mut pair = prepared("s", "SELECT 1");
+    assert_eq!(
+        pair.client(&["P:s|SELECT 2|||", "S:"]),
+        ["P:pgspan_1|SELECT 2|||", "S:"]
+    );
+    let reply = [error("42P05"), "Z:I".into()];
+    assert_eq!(pair.server(&[&reply[0], &reply[1]]), reply);
+    assert_eq!(
+        pair.client(&["B:|s||||||", "S:"]),
+        ["B:|pgspan_1||||||", "S:"]
+    );
+}
+
+#[test]
+fn the_least_recently_used_is_closed_for_another() {
+    let mut pair = Pair::with(PoolMode::Transaction, 2);
+    prepare(&mut pair, "a", "SELECT 'a'");
+    prepare(&mut pair, "b", "SELECT 'b'");
+    pair.client(&["B:|a||||||", "S:"]);
+    pair.server(&["2:", "Z:I"]);
+    assert_eq!(
+        pair.client(&["P:c|SELECT 'c'|||", "S:"]),
+        ["C:Spgspan_2|", "P:pgspan_3|SELECT 'c'|||", "S:"]
+    );
+    assert_eq!(pair.server(&["3:", "1:", "Z:I"]), ["1:", "Z:I"]);
+    // b is prepared again when it is needed.
+    assert_eq!(
+        pair.client(&["B:|b||||||", "S:"]),
+        [
+            "C:Spgspan_1|",
+            "P:pgspan_2|SELECT 'b'|||",
+            "B:|pgspan_2||||||",
+            "S:"
+        ]
+    );
+    assert_eq!(pair.server(&["3:", "1:", "2:", "Z:I"]), ["2:", "Z:I"]);
+}
+
+#[test]
+fn a_close_is_answered_here_in_its_turn() {
+    let mut pair = prepared("s", "SELECT 1");
+    assert_eq!(pair.client(&["C:Ss|", "S:"]), ["S:"]);
+    assert_eq!(pair.received(), ["3:"]);
+    pair.server(&["Z:I"]);
+    pair.client(&["P:t|SELECT 1|||", "B:|t||||||", "C:St|", "C:Snobody|", "S:"]);
+    assert_eq!(pair.received(), ["1:"]);
+    assert_eq!(pair.server(&["2:", "Z:I"]), ["2:", "3:", "3:", "Z:I"]);
+    assert!(pair.client.statements.is_empty());
+    // Portals and the unnamed statement are the server's to close.
+    assert_eq!(
+        pair.client(&["C:Pp|", "C:S|", "S:"]),
+        ["C:Pp|", "C:S|", "S:"]
+    );
+}
+
+#[test]
+fn a_name_of_the_proxys_reaches_nobody_elses_statement() {
+    let mut pair = prepared("s", "SELECT 'secret'");
+    assert_eq!(
+        pair.client(&["B:p|pgspan_1||||||", "D:Spgspan_1|", "C:Spgspan_1|", "S:"]),
+        ["B:p|_pgspan_1||||||", "D:S_pgspan_1|", "S:"]
+    );
+    let reply = [error("26000"), "Z:I".into()];
+    assert_eq!(pair.server(&[&reply[0], &reply[1]]), reply);
+    // The client may have such a name itself.
+    assert_eq!(
+        pair.client(&["P:pgspan_1|SELECT 2|||", "B:|pgspan_1||||||", "S:"]),
+        ["P:pgspan_2|SELECT 2|||", "B:|pgspan_2||||||", "S:"]
+    );
+}
+
+#[test]
+fn discard_all_forgets_the_statements_of_both() {
+    for text in ["DISCARD ALL", "deallocate all"] {
+        let mut pair = prepared("s", "SELECT 1");
+        pair.client(&[&format!("Q:{text}|")]);
+        let tag = format!("C:{}|", text.to_uppercase());
+        pair.server(&[&tag, "Z:I"]);
+        assert!(pair.client.statements.is_empty());
+        assert_eq!(
+            pair.client(&["P:s|SELECT 1|||", "S:"]),
+            ["P:pgspan_2|SELECT 1|||", "S:"]
+        );
+    }
+}
+
+#[test]
+fn a_statement_prepared_right_behind_discard_all_is_prepared() {
+    // Known to the client and to the server, when the message is judged; to neither, when the server comes to it.
+    let mut pair = prepared("s", "SELECT 1");
+    assert_eq!(
+        pair.client(&["Q:DISCARD ALL|", "P:s|SELECT 1|||", "B:|s||||||", "S:"]),
+        ["Q:DISCARD ALL|", "H:"]
+    );
+    assert_eq!(
+        pair.server(&["C:DISCARD ALL|", "Z:I"]),
+        ["C:DISCARD ALL|", "Z:I"]
+    );
+    assert_eq!(
+        pair.sent(),
+        ["P:pgspan_2|SELECT 1|||", "B:|pgspan_2||||||", "S:"]
+    );
+    pair.server(&["1:", "2:", "Z:I"]);
+    assert_eq!(
+        pair.client(&["B:|s||||||", "S:"]),
+        ["B:|pgspan_2||||||", "S:"]
+    );
+}
+
+#[test]
+fn a_statement_prepared_behind_an_executed_discard_all_is_kept() {
+    let mut pair = Pair::new();
+    pair.client(&[
+        "P:|DISCARD ALL|||",
+        "B:||||||||",
+        "E:|||||",
+        "S:",
+        "P:s|SELECT 1|||",
+        "S:",
+    ]);
+    pair.server(&["1:", "2:", "C:DISCARD ALL|", "Z:I", "1:", "Z:I"]);
+    assert_eq!(
+        pair.client(&["B:|s||||||", "S:"]),
+        ["B:|pgspan_1||||||", "S:"]
+    );
+}
+
+#[test]
+fn an_enormous_text_cannot_be_asked_for_again_and_again_by_short_messages() {
+    let mut pair = Pair::with(PoolMode::Transaction, 1);
+    let (a, b) = ("a".repeat(400_000), "b".repeat(400_000));
+    prepare(&mut pair, "a", &a);
+    pair.client(&[&format!("P:b|{b}|||"), "S:"]);
+    pair.server(&["3:", "1:", "Z:I"]);
+    pair.client(&[["B:|a||||||", "B:|b||||||"]; 50].concat());
+    assert_eq!(pair.pause, Some(Pause::Throttled));
+    assert!(pair.to_server.len() < 2 << 20, "{}", pair.to_server.len());
+}
