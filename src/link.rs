@@ -427,7 +427,7 @@ impl Link {
             && !self.requests.is_mid_message()
             && self.client.is_drained()
             && self.server.as_ref().is_some_and(|server| {
-                server.session.exchange.is_releasable()
+                server.session.is_releasable()
                     && server.replies.is_at_boundary()
                     && server.lane.is_drained()
             });

@@ -336,6 +336,7 @@ impl<'a> Requests<'a> {
         let Some(server) = self.server.as_deref_mut() else {
             return self.pause(Pause::NeedsServer);
         };
+        server.on_unnamed_done();
         let text = server.exchange.keep_text(text);
         let mut query = QueryInFlight::new(QueryKind::Simple, text, self.received, self.now);
         let effect = match &plan {
@@ -539,7 +540,10 @@ impl<'a> Requests<'a> {
         };
         let mut disposition = Disposition::Forward;
         match self.client.statements.find(bind.statement) {
-            _ if bind.statement.is_empty() => server.bind(bind.portal, PortalSource::Unnamed),
+            _ if bind.statement.is_empty() => {
+                server.bind(bind.portal, PortalSource::Unnamed);
+                server.on_unnamed_done();
+            }
             Some(statement) => {
                 let statement = Rc::clone(statement);
                 if renames {

@@ -380,3 +380,27 @@ fn in_transaction_mode_a_prepared_statement_differs_in_its_name_alone() {
     assert_eq!(first, expected[0]);
     server.expect_all(expected[1..].iter().cloned());
 }
+
+#[test]
+fn a_statement_without_a_name_that_one_client_parsed_is_not_bound_by_another() {
+    let script = ScriptedServer::start();
+    let proxy = proxy_before(&script, "[pool]\nsize = 1\n");
+    let mut ann = ScriptedClient::connect(proxy.address());
+    let mut bob = ScriptedClient::connect(proxy.address());
+    let mut server = script.connection();
+    // Parse and Bind with a Sync between them, as pg8000 and lib/pq do.
+    ann.send_all([parse("", "SELECT 'ann'"), sync()]);
+    server.expect_all([parse("", "SELECT 'ann'"), sync()]);
+    server.send_all([parse_complete(), ready(b'I')]);
+    ann.expect_all([parse_complete(), ready(b'I')]);
+    bob.send_all([parse("", "SELECT 'bob'"), bind("", "", &[]), sync()]);
+    ann.send_all([bind("", "", &[]), execute("", 0), sync()]);
+    server.expect_all([bind("", "", &[]), execute("", 0), sync()]);
+    let reply = [bind_complete(), command_complete("SELECT 0"), ready(b'I')];
+    server.send_all(reply.clone());
+    ann.expect_all(reply);
+    server.expect_all([parse("", "SELECT 'bob'"), bind("", "", &[]), sync()]);
+    let reply = [parse_complete(), bind_complete(), ready(b'I')];
+    server.send_all(reply.clone());
+    bob.expect_all(reply);
+}
