@@ -273,6 +273,10 @@ impl<'a> Requests<'a> {
 
     /// The same of a name, and of the statement that it stands for.
     fn is_use_settled(&self, name: &[u8]) -> bool {
+        let has_unsettled = |server: &&mut ServerSession| server.exchange.has_unsettled();
+        if !self.server.as_ref().is_some_and(has_unsettled) {
+            return true;
+        }
         self.is_name_settled(name)
             && self
                 .client
