@@ -89,6 +89,14 @@ fn in_transaction(proxy: &Proxy, script: &ScriptedServer) -> (ScriptedClient, Se
     (client, server)
 }
 
+/// The same with a server that is there already.
+fn begins(client: &mut ScriptedClient, server: &mut ServerWire) {
+    client.send(query("BEGIN"));
+    server.expect(query("BEGIN"));
+    server.send_all([command_complete("BEGIN"), ready(b'T')]);
+    client.expect_all([command_complete("BEGIN"), ready(b'T')]);
+}
+
 /// The connection ends, with a good-bye or without.
 fn ends(server: &mut ServerWire) {
     while let Some(message) = server.receive_or_end() {
@@ -162,17 +170,21 @@ fn a_server_that_a_client_leaves_in_a_mess_is_closed() {
     ];
     let script = ScriptedServer::start();
     let proxy = proxy_before(&script, "[pool]\nsize = 1\n");
+    let mut ann = ScriptedClient::connect(proxy.address());
+    let mut server = script.connection();
     for mess in messes {
-        let (mut ann, mut server) = in_transaction(&proxy, &script);
+        begins(&mut ann, &mut server);
         mess(&mut ann, &mut server);
         drop(ann);
         let _ = server.stream().read_to_end(&mut Vec::new());
         // The pool has room for one server: the next client gets a new one.
-        let (mut bob, mut another) = in_transaction(&proxy, &script);
-        asks(&mut bob, &mut another, "COMMIT");
-        drop(bob);
-        drop(another);
-        proxy.wait_for_log(&["idle server connection was closed"]);
+        let mut bob = ScriptedClient::connect(proxy.address());
+        bob.send(query("SELECT 'bob'"));
+        server = script.connection();
+        server.expect(query("SELECT 'bob'"));
+        server.send_all(one_row("bob"));
+        bob.expect_all(one_row("bob"));
+        ann = bob;
     }
 }
 
