@@ -439,7 +439,7 @@ impl Link {
             && self.client.is_drained()
             && self.server.as_ref().is_some_and(|server| {
                 !server.session.has_belongings
-                    && server.session.exchange.is_releasable()
+                    && server.session.is_releasable()
                     && server.replies.is_at_boundary()
                     && server.lane.is_drained()
             });

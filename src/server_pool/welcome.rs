@@ -54,7 +54,11 @@ impl ServerPool {
         server.session.parameters.write_change_to(&wanted, &mut sql);
         let mut reported = server.reported.clone();
         if !sql.is_empty() {
-            match server.ask_reported(&sql).await {
+            let asked = tokio::time::timeout(
+                self.settings.server_connect_timeout,
+                server.ask_reported(&sql),
+            );
+            match asked.await.unwrap_or(Err(AskError::Broken)) {
                 Ok(changed) => {
                     for (name, value) in changed {
                         if settings.value(&name).is_some() {

@@ -139,7 +139,7 @@ impl Pair {
     fn is_releasable(&self) -> bool {
         self.server
             .as_ref()
-            .is_some_and(|server| server.exchange.is_releasable())
+            .is_some_and(ServerSession::is_releasable)
     }
 
     /// The server goes to somebody else, who gets another one for it.

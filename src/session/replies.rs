@@ -368,6 +368,7 @@ impl Replies<'_> {
             self.client.trace.on_request_skipped();
         }
         self.client.trace.on_error();
+        self.server.on_unnamed_done();
         self.fresh_front = true;
         let exchange = &mut self.server.exchange;
         if arrived.whole().is_some() {

@@ -293,6 +293,10 @@ impl<'a> Requests<'a> {
 
     /// The same of a name, and of the statement that it stands for.
     fn is_use_settled(&self, name: &[u8]) -> bool {
+        let has_unsettled = |server: &&mut ServerSession| server.exchange.has_unsettled();
+        if !self.server.as_ref().is_some_and(has_unsettled) {
+            return true;
+        }
         self.is_name_settled(name)
             && self
                 .client
@@ -376,6 +380,7 @@ impl<'a> Requests<'a> {
         let Some(server) = self.server.as_deref_mut() else {
             return self.pause(Pause::NeedsServer);
         };
+        server.on_unnamed_done();
         let text = server.exchange.keep_text(text);
         let mut query = QueryInFlight::new(QueryKind::Simple, text, self.received, self.now);
         let effect = match &plan {
@@ -579,7 +584,10 @@ impl<'a> Requests<'a> {
         };
         let mut disposition = Disposition::Forward;
         match self.client.statements.find(bind.statement) {
-            _ if bind.statement.is_empty() => server.bind(bind.portal, PortalSource::Unnamed),
+            _ if bind.statement.is_empty() => {
+                server.bind(bind.portal, PortalSource::Unnamed);
+                server.on_unnamed_done();
+            }
             Some(statement) => {
                 let statement = Rc::clone(statement);
                 if renames {

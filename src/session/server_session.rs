@@ -26,6 +26,9 @@ pub struct ServerSession {
     pub parameters: Rc<ParameterSet>,
     /// The unnamed statement, as far as telemetry wants to know it.
     pub unnamed: UnnamedStatement,
+    /// The client has parsed the unnamed statement and not bound it: it does so behind a Sync (pg8000, lib/pq), and must not
+    /// find another client's statement there.
+    awaits_bind: bool,
     /// What the unnamed portal runs.
     pub unnamed_portal: PortalSource,
     /// What the named portals run, where that is a named statement. They end with the transaction.
@@ -79,6 +82,7 @@ impl ServerSession {
             statements: ServerStatements::default(),
             parameters,
             unnamed: UnnamedStatement::default(),
+            awaits_bind: false,
             unnamed_portal: PortalSource::default(),
             named_portals: HashMap::new(),
             has_belongings: false,
@@ -91,6 +95,7 @@ impl ServerSession {
     /// Makes it what the client expects, with the messages for it appended to `out`: they go ahead of the client's, in the
     /// same write, and their replies are withheld.
     pub fn on_link(&mut self, wanted: &Rc<ParameterSet>, out: &mut Vec<u8>) {
+        self.awaits_bind = false;
         let start = out.len();
         encode::message(out, b'Q', |body| {
             let empty = body.len();
@@ -155,6 +160,17 @@ impl ServerSession {
             .text
             .extend_from_slice(text.get(..Exchange::TEXT_LIMIT).unwrap_or(text));
         self.unnamed.trace = trace;
+        self.awaits_bind = true;
+    }
+
+    /// The unnamed statement has been used, replaced, or is gone: nobody relies on it any more.
+    pub fn on_unnamed_done(&mut self) {
+        self.awaits_bind = false;
+    }
+
+    /// Whether it may serve another client while this one stays.
+    pub fn is_releasable(&self) -> bool {
+        self.exchange.is_releasable() && !self.awaits_bind
     }
 
     /// A portal is bound.

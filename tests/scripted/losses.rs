@@ -89,6 +89,14 @@ fn in_transaction(proxy: &Proxy, script: &ScriptedServer) -> (ScriptedClient, Se
     (client, server)
 }
 
+/// The same with a server that is there already.
+fn begins(client: &mut ScriptedClient, server: &mut ServerWire) {
+    client.send(query("BEGIN"));
+    server.expect(query("BEGIN"));
+    server.send_all([command_complete("BEGIN"), ready(b'T')]);
+    client.expect_all([command_complete("BEGIN"), ready(b'T')]);
+}
+
 /// The connection ends, with a good-bye or without.
 fn ends(server: &mut ServerWire) {
     while let Some(message) = server.receive_or_end() {
@@ -162,17 +170,21 @@ fn a_server_that_a_client_leaves_in_a_mess_is_closed() {
     ];
     let script = ScriptedServer::start();
     let proxy = proxy_before(&script, "[pool]\nsize = 1\n");
+    let mut ann = ScriptedClient::connect(proxy.address());
+    let mut server = script.connection();
     for mess in messes {
-        let (mut ann, mut server) = in_transaction(&proxy, &script);
+        begins(&mut ann, &mut server);
         mess(&mut ann, &mut server);
         drop(ann);
         let _ = server.stream().read_to_end(&mut Vec::new());
         // The pool has room for one server: the next client gets a new one.
-        let (mut bob, mut another) = in_transaction(&proxy, &script);
-        asks(&mut bob, &mut another, "COMMIT");
-        drop(bob);
-        drop(another);
-        proxy.wait_for_log(&["idle server connection was closed"]);
+        let mut bob = ScriptedClient::connect(proxy.address());
+        bob.send(query("SELECT 'bob'"));
+        server = script.connection();
+        server.expect(query("SELECT 'bob'"));
+        server.send_all(one_row("bob"));
+        bob.expect_all(one_row("bob"));
+        ann = bob;
     }
 }
 
@@ -379,4 +391,28 @@ fn in_transaction_mode_a_prepared_statement_differs_in_its_name_alone() {
     let expected = said(&name);
     assert_eq!(first, expected[0]);
     server.expect_all(expected[1..].iter().cloned());
+}
+
+#[test]
+fn a_statement_without_a_name_that_one_client_parsed_is_not_bound_by_another() {
+    let script = ScriptedServer::start();
+    let proxy = proxy_before(&script, "[pool]\nsize = 1\n");
+    let mut ann = ScriptedClient::connect(proxy.address());
+    let mut bob = ScriptedClient::connect(proxy.address());
+    let mut server = script.connection();
+    // Parse and Bind with a Sync between them, as pg8000 and lib/pq do.
+    ann.send_all([parse("", "SELECT 'ann'"), sync()]);
+    server.expect_all([parse("", "SELECT 'ann'"), sync()]);
+    server.send_all([parse_complete(), ready(b'I')]);
+    ann.expect_all([parse_complete(), ready(b'I')]);
+    bob.send_all([parse("", "SELECT 'bob'"), bind("", "", &[]), sync()]);
+    ann.send_all([bind("", "", &[]), execute("", 0), sync()]);
+    server.expect_all([bind("", "", &[]), execute("", 0), sync()]);
+    let reply = [bind_complete(), command_complete("SELECT 0"), ready(b'I')];
+    server.send_all(reply.clone());
+    ann.expect_all(reply);
+    server.expect_all([parse("", "SELECT 'bob'"), bind("", "", &[]), sync()]);
+    let reply = [parse_complete(), bind_complete(), ready(b'I')];
+    server.send_all(reply.clone());
+    bob.expect_all(reply);
 }

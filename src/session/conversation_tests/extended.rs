@@ -195,12 +195,12 @@ fn when_too_much_is_outstanding_the_server_is_asked_to_answer() {
 #[test]
 fn answers_of_the_proxys_own_don_t_block_a_full_queue() {
     let mut pair = Pair::new();
-    let mut all = vec!["P:|SELECT 1|||"];
+    let mut all = vec!["B:||||||||"];
     all.extend(["C:Ss|"; 9000]);
     all.push("S:");
-    assert_eq!(pair.client(&all), ["P:|SELECT 1|||", "H:"]);
+    assert_eq!(pair.client(&all), ["B:||||||||", "H:"]);
     // The rest of them is judged, and answered, as soon as there is room.
-    assert_eq!(pair.server(&["1:"]).len(), 9001);
+    assert_eq!(pair.server(&["2:"]).len(), 9001);
     assert_eq!(pair.sent(), ["S:"]);
     assert_eq!(pair.server(&["Z:I"]), ["Z:I"]);
     assert!(pair.is_releasable());
@@ -213,5 +213,27 @@ fn syncs_alone_fill_the_queue_too() {
     assert_eq!(pair.pause, Some(Pause::Throttled));
     pair.server(&["Z:I"; 8192]);
     pair.server(&["Z:I"; 9000 - 8192]);
+    assert!(pair.is_releasable());
+}
+
+#[test]
+fn an_unnamed_statement_that_is_not_bound_yet_keeps_its_server() {
+    let mut pair = Pair::new();
+    // As pg8000 and lib/pq do.
+    pair.client(&["P:|SELECT 1|||", "D:S|", "S:"]);
+    pair.server(&["1:", "t:types", "T:columns", "Z:I"]);
+    assert!(!pair.is_releasable());
+    pair.client(&["B:||||||||", "E:|||||", "S:"]);
+    pair.server(&["2:", "C:SELECT 1|", "Z:I"]);
+    assert!(pair.is_releasable());
+    // Whoever only wanted it described goes on with something else.
+    pair.client(&["P:|SELECT 1|||", "D:S|", "S:"]);
+    pair.server(&["1:", "t:types", "T:columns", "Z:I"]);
+    pair.client(&["Q:SELECT 2|"]);
+    pair.server(&["C:SELECT 1|", "Z:I"]);
+    assert!(pair.is_releasable());
+    // One that failed is not there.
+    pair.client(&["P:|SELEC|||", "S:"]);
+    pair.server(&[&error("42601"), "Z:I"]);
     assert!(pair.is_releasable());
 }
