@@ -488,10 +488,15 @@ impl<'a> Requests<'a> {
         }
         let server = self.server.as_deref_mut().expect("there was one above");
         self.bench.tally.client_parses += 1;
-        if arrived.whole().is_none() {
+        let is_whole = arrived.whole().is_some();
+        if !is_whole || self.client.statements.is_full() {
             if renames {
-                return Err(Violation::ClientStatementTooLong);
+                return Err(match is_whole {
+                    true => Violation::ClientTooManyStatements,
+                    false => Violation::ClientStatementTooLong,
+                });
             }
+            // Nothing depends on it in session mode: its queries are recorded without their text.
             server
                 .exchange
                 .on_request(OutstandingRequest::forwarded(RequestKind::Parse));

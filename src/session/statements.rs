@@ -110,6 +110,14 @@ impl ClientStatements {
         self.len() == 0
     }
 
+    /// Names that a client may have at a time: more than any driver's cache, and an end for one that never closes any.
+    pub const MAX: usize = 20_000;
+
+    /// Whether there may be no more.
+    pub fn is_full(&self) -> bool {
+        self.len() >= Self::MAX
+    }
+
     /// What a name stands for.
     pub fn find(&self, name: &[u8]) -> Option<&Rc<Statement>> {
         self.by_name.as_ref()?.get(name)
@@ -286,6 +294,17 @@ mod tests {
         }
         assert!(definitions.by_definition.len() <= 257);
         assert!(Rc::ptr_eq(&kept, &definitions.intern(b"kept\0\0\0")));
+    }
+
+    #[test]
+    fn a_client_has_an_end_of_names() {
+        let (mut definitions, mut client) = (Definitions::new(), ClientStatements::default());
+        let statement = definitions.intern(b"SELECT 1\0\0\0");
+        for number in 0..ClientStatements::MAX {
+            assert!(!client.is_full());
+            client.insert(&number.to_be_bytes(), statement.clone());
+        }
+        assert!(client.is_full());
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub enum Violation {
     /// The client named a statement whose text is larger than what is kept.
     #[error("text of a named prepared statement is too long")]
     ClientStatementTooLong,
+    /// The client has prepared more statements than are kept.
+    #[error("too many prepared statements")]
+    ClientTooManyStatements,
     /// The server sent a message that PostgreSQL does not send.
     #[error("invalid backend message type {0}")]
     ServerMessageType(u8),
@@ -43,7 +46,8 @@ impl Violation {
             Self::ClientMessageType(_)
             | Self::ClientMessageLength(_)
             | Self::ClientNameTooLong
-            | Self::ClientStatementTooLong => true,
+            | Self::ClientStatementTooLong
+            | Self::ClientTooManyStatements => true,
             Self::ServerMessageType(_)
             | Self::ServerMessageLength(_)
             | Self::ServerUnexpected(_)
@@ -55,9 +59,9 @@ impl Violation {
     /// What the client reads.
     pub fn response(&self) -> ErrorResponse {
         let code = match self {
-            Self::ClientNameTooLong | Self::ClientStatementTooLong => {
-                SqlState::PROGRAM_LIMIT_EXCEEDED
-            }
+            Self::ClientNameTooLong
+            | Self::ClientStatementTooLong
+            | Self::ClientTooManyStatements => SqlState::PROGRAM_LIMIT_EXCEEDED,
             Self::ServerRefusedParameters(code) => *code,
             _ => SqlState::PROTOCOL_VIOLATION,
         };
