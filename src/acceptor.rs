@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{AdmissionError, Admitted, Arrival, Gate};
 use crate::cancel;
 use crate::protocol::cancel_key::CancelKey;
+use crate::protocol::startup::StartupError;
+use crate::session::greeting::GreetingError;
 use crate::shard::{GOODBYE_TIMEOUT, clock};
-use crate::telemetry::labels::{CancelOutcome, LoginOutcome, Rejection};
+use crate::telemetry::labels::{CancelOutcome, Limit, LoginOutcome, Rejection};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::worker::{Mail, Worker};
 
@@ -171,6 +173,13 @@ impl Acceptor {
             AdmissionError::Replication => (LoginOutcome::Refused, Some(Rejection::Violation)),
         };
         self.process.logged_in(outcome, elapsed);
+        match error {
+            AdmissionError::Full => self.process.limits.of(Limit::Clients).increase(),
+            AdmissionError::Greeting(GreetingError::Startup(StartupError::InvalidLength)) => {
+                self.process.limits.of(Limit::StartupBytes).increase();
+            }
+            _ => {}
+        }
         if let Some(rejection) = rejection {
             self.process.clients_rejected.of(rejection).increase();
             tracing::info!(
@@ -185,7 +194,11 @@ impl Acceptor {
         response.encode(&mut out);
         let goodbye = async {
             stream.write_all(&out).await?;
-            stream.shutdown().await
+            stream.shutdown().await?;
+            // What the client still sends is read, or its system would throw away what it has not read yet.
+            let mut unread = [0; 1024];
+            while stream.read(&mut unread).await? > 0 {}
+            io::Result::Ok(())
         };
         // It may be that nobody reads it.
         let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;

@@ -229,7 +229,7 @@ async fn serve(config: Config, registry: Arc<Registry>, lines: Lines) -> ExitCod
         Ok(app) => app,
         Err(error) => {
             tracing::error!("{error}");
-            return failed(&error);
+            return ExitCode::FAILURE;
         }
     };
     tracing::info!(

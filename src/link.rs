@@ -50,6 +50,8 @@ pub struct Link {
     server: Option<Box<ServerConnection>>,
     /// The server must be made what the client expects, ahead of the next message.
     is_newly_linked: bool,
+    /// When that was.
+    linked_at: Instant,
 }
 
 /// How a client's session ended.
@@ -108,6 +110,7 @@ impl Link {
         session: ClientSession,
         held: Vec<u8>,
     ) -> Self {
+        let linked_at = shard.now();
         Self {
             shard,
             pool,
@@ -120,6 +123,7 @@ impl Link {
             ticket: None,
             server: None,
             is_newly_linked: false,
+            linked_at,
         }
     }
 
@@ -144,7 +148,7 @@ impl Link {
             let mut progressed = self.receive_replies(cx, now)?;
             self.observe(now);
             self.release_if_done(now)?;
-            progressed |= self.receive_server(cx)?;
+            progressed |= self.receive_server(cx, now)?;
             progressed |= self.receive_requests(cx, now)?;
             if !progressed {
                 return self.rest(now);
@@ -203,7 +207,7 @@ impl Link {
     }
 
     /// Takes the server that the client was waiting for.
-    fn receive_server(&mut self, cx: &Context<'_>) -> Result<bool, Parting> {
+    fn receive_server(&mut self, cx: &Context<'_>, now: Instant) -> Result<bool, Parting> {
         let Some(ticket) = &self.ticket else {
             return Ok(false);
         };
@@ -211,7 +215,7 @@ impl Link {
             Poll::Ready(Ok(server)) => {
                 self.card.ticket.take();
                 self.ticket = None;
-                self.link(server);
+                self.link(server, now);
                 Ok(true)
             }
             Poll::Ready(Err(Refusal::Cancelled)) => {
@@ -351,7 +355,7 @@ impl Link {
                 }
                 Some(Pause::NeedsServer) => match self.pool.checkout(now) {
                     Asked::Server(server) => {
-                        self.link(server);
+                        self.link(server, now);
                         input = rest;
                     }
                     Asked::Wait(ticket, cause) => {
@@ -405,10 +409,11 @@ impl Link {
     }
 
     /// The client gets a server.
-    fn link(&mut self, server: Box<ServerConnection>) {
+    fn link(&mut self, server: Box<ServerConnection>, now: Instant) {
         *self.card.server.borrow_mut() = Some(Rc::clone(&server.card));
         self.server = Some(server);
         self.is_newly_linked = true;
+        self.linked_at = now;
     }
 
     /// Shows telemetry the queries whose replies have reached the client.
@@ -464,6 +469,8 @@ impl Link {
         }
         self.card.server.borrow_mut().take();
         self.pool.metrics.transactions.increase();
+        let linked_for = now.saturating_duration_since(self.linked_at);
+        self.pool.metrics.transaction_time.add_time(linked_for);
         self.pool.release(server, now);
         Ok(())
     }

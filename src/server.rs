@@ -96,6 +96,9 @@ pub enum PeerAddress {
 /// Why a server could not be connected.
 #[derive(Debug, Error)]
 pub enum ConnectError {
+    /// Its name has no address.
+    #[error("server DNS lookup failed: {0}")]
+    Unresolved(io::Error),
     /// Nothing listens there, or it can't be reached.
     #[error("connect failed: {0}")]
     Unreachable(io::Error),
@@ -117,11 +120,16 @@ impl ConnectError {
             Self::Login(ServerLoginError::Refused(refusal)) => {
                 refusal.code.unwrap_or(SqlState::CONNECTION_FAILURE)
             }
-            Self::Unreachable(_) | Self::TimedOut | Self::Broken(_) | Self::Login(_) => {
-                SqlState::CONNECTION_FAILURE
-            }
+            Self::Unresolved(_)
+            | Self::Unreachable(_)
+            | Self::TimedOut
+            | Self::Broken(_)
+            | Self::Login(_) => SqlState::CONNECTION_FAILURE,
         };
         let message = match self {
+            Self::Unresolved(_) => {
+                "server login has been failing, server DNS lookup failed".to_owned()
+            }
             // The address stays in the log: clients need not know what is behind the proxy.
             Self::Unreachable(error) => format!(
                 "server login has been failing, connect failed: {}",
@@ -145,20 +153,26 @@ enum Connecting {
 }
 
 impl Connecting {
-    async fn connect(address: &ServerAddress) -> io::Result<Self> {
+    async fn connect(address: &ServerAddress) -> Result<Self, ConnectError> {
         match address {
             ServerAddress::Tcp(host, port) => {
                 let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-                for address in lookup_host((&**host, *port)).await? {
+                let addresses = lookup_host((&**host, *port))
+                    .await
+                    .map_err(ConnectError::Unresolved)?;
+                for address in addresses {
                     match TcpStream::connect(address).await {
                         Ok(stream) => return Ok(Self::Tcp(stream, address)),
                         Err(error) => last = error,
                     }
                 }
-                Err(last)
+                Err(ConnectError::Unreachable(last))
             }
             ServerAddress::Unix(path) => {
-                Ok(Self::Unix(UnixStream::connect(path).await?, path.clone()))
+                let stream = UnixStream::connect(path)
+                    .await
+                    .map_err(ConnectError::Unreachable)?;
+                Ok(Self::Unix(stream, path.clone()))
             }
         }
     }
@@ -205,9 +219,7 @@ impl ServerConnection {
         nonce: Nonce,
         clock: impl Fn() -> Instant,
     ) -> Result<(Self, Option<CachedKeys>), ConnectError> {
-        let mut stream = Connecting::connect(&target.address)
-            .await
-            .map_err(ConnectError::Unreachable)?;
+        let mut stream = Connecting::connect(&target.address).await?;
         let mut out = Vec::new();
         let login = ServerLogin::begin(
             ServerLoginRequest {

@@ -125,11 +125,11 @@ impl ServerPool {
             }
             (Checkout::Connect, Some(place)) => {
                 self.connect();
-                self.tell_of_waiting();
+                self.on_wait(QueueCause::Connecting);
                 Asked::Wait(place, QueueCause::Connecting)
             }
             (Checkout::Wait, Some(place)) => {
-                self.tell_of_waiting();
+                self.on_wait(QueueCause::PoolFull);
                 Asked::Wait(place, QueueCause::PoolFull)
             }
             _ => Asked::Refused(Refusal::QueueFull),
@@ -306,8 +306,10 @@ impl ServerPool {
         }
     }
 
-    /// Only whose wait may end before the next round of [`ServerPool::keep_time`] has to be told of.
-    fn tell_of_waiting(&self) {
+    /// A client waits.
+    fn on_wait(&self, cause: QueueCause) {
+        self.metrics.waits.of(cause).increase();
+        // Only whose wait may end before the next round of `keep_time` has to be told of.
         if self
             .settings
             .checkout_timeout
@@ -351,6 +353,7 @@ impl ServerPool {
         // Keys that did not help are of no use next time.
         self.scram_keys.borrow_mut().take();
         let at = match error {
+            ConnectError::Unresolved(_) => ConnectFailure::Resolve,
             ConnectError::Unreachable(_) => ConnectFailure::Connect,
             ConnectError::TimedOut => ConnectFailure::Timeout,
             ConnectError::Broken(_) | ConnectError::Login(_) => ConnectFailure::Login,

@@ -137,22 +137,21 @@ pub enum StartupError {
 
 impl StartupError {
     /// What the client reads, or `None` where PostgreSQL closes without a word.
-    pub fn response(&self) -> Option<ErrorResponse> {
+    pub fn response(&self) -> ErrorResponse {
         let code = match self {
-            // Who sends such a length doesn't speak this protocol: nothing that it could read.
-            Self::InvalidLength => return None,
-            Self::MissingTerminator => SqlState::PROTOCOL_VIOLATION,
+            // PostgreSQL logs it and closes without a word; whoever probes with a wrong client is better told.
+            Self::InvalidLength | Self::MissingTerminator => SqlState::PROTOCOL_VIOLATION,
             Self::NoUser => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
             Self::UnsupportedProtocol(_) => SqlState::FEATURE_NOT_SUPPORTED,
             Self::InvalidReplication(_) => SqlState::INVALID_PARAMETER_VALUE,
         };
         let response = ErrorResponse::fatal(code, self.to_string());
-        Some(match self {
+        match self {
             Self::InvalidReplication(_) => {
                 response.with_hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")
             }
             _ => response,
-        })
+        }
     }
 }
 

@@ -17,18 +17,70 @@ impl<'a> Alteration<'a> {
     /// What a statement with this command tag, out of a message with this text, leaves behind: settings, or a prepared
     /// statement, a listener, a temporary table, a cursor that outlives its transaction.
     ///
-    /// Told by the command tag, so it costs nothing for others; in doubt it leaves something. What functions leave behind
-    /// (`set_config()`, `pg_advisory_lock()`) can't be told this way.
+    /// Told by the command tag, and for a SELECT by the names of two functions; in doubt it leaves something. What is hidden in
+    /// a function of the application's own, or in DO, can't be told this way.
     pub fn by(tag: &[u8], text: &'a [u8]) -> Self {
         let belongings = |found: bool| if found { Self::Belongings } else { Self::None };
         match tag {
             b"SET" | b"RESET" => Self::by_settings(text),
+            _ if tag.starts_with(b"SELECT") => Self::by_functions(text),
             b"LISTEN" | b"PREPARE" | b"LOAD" => Self::Belongings,
             b"DECLARE CURSOR" => belongings(contains_word(text, b"hold")),
             _ if tag.starts_with(b"CREATE ") => {
-                belongings(contains_word(text, b"temp") || contains_word(text, b"temporary"))
+                let is_temporary = |word: &[u8]| {
+                    let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
+                    is(b"temp")
+                        || is(b"temporary")
+                        || word.to_ascii_lowercase().starts_with(b"pg_temp")
+                };
+                belongings(words(text).any(is_temporary))
             }
             _ => Self::None,
+        }
+    }
+
+    /// What a SELECT leaves behind by calling `set_config()` or taking a lock of the session. Few queries have an underscore
+    /// in the right place: others cost no more than the search for it.
+    fn by_functions(text: &'a [u8]) -> Self {
+        for at in memchr::memchr_iter(b'_', text) {
+            let (before, behind) = text.split_at(at);
+            let ends = |word: &[u8]| {
+                before.len() >= word.len()
+                    && before[before.len() - word.len()..].eq_ignore_ascii_case(word)
+            };
+            let begins = |word: &[u8]| {
+                behind
+                    .get(..word.len())
+                    .is_some_and(|behind| behind.eq_ignore_ascii_case(word))
+            };
+            if ends(b"advisory") && begins(b"_lock") {
+                return Self::Belongings;
+            }
+            if ends(b"set") && begins(b"_config") {
+                return Self::by_set_config(behind);
+            }
+        }
+        Self::None
+    }
+
+    /// A call that names its parameter is of that one; what an argument names can't be told.
+    fn by_set_config(call: &'a [u8]) -> Self {
+        let mut quoted = call.splitn(3, |byte| *byte == b'\'');
+        let is_first_argument = quoted
+            .next()
+            .is_some_and(|before| before.ends_with(b"(") || before.ends_with(b"( "));
+        let name = quoted.next().filter(|_| is_first_argument);
+        // set_config(…, true) ends with the transaction.
+        let is_local = quoted
+            .next()
+            .unwrap_or(call)
+            .windows(5)
+            .any(|end| end.eq_ignore_ascii_case(b"true)"));
+        match name {
+            _ if is_local => Self::None,
+            Some(name) if follows(name) => Self::None,
+            Some(name) if is_parameter_name(name) => Self::Parameters(vec![name]),
+            _ => Self::Belongings,
         }
     }
 
@@ -140,6 +192,38 @@ mod tests {
         assert_eq!(both, Alteration::Parameters(vec![b"b", b"c"]));
         assert_eq!(by("SET", "/* x */ DO"), Alteration::Belongings);
         assert_eq!(by("SELECT 1", "SELECT 1; SET b = 2"), Alteration::None);
+    }
+
+    #[test]
+    fn what_functions_leave_behind_is_told_by_their_names() {
+        let of = |text| by("SELECT 1", text);
+        assert_eq!(
+            of("select set_config('role', 'bob', false)"),
+            Alteration::Parameters(vec![b"role"])
+        );
+        assert_eq!(
+            of("SELECT pg_catalog.set_config('search_path', '', false)"),
+            Alteration::Parameters(vec![b"search_path"])
+        );
+        assert_eq!(
+            of("SELECT set_config($1, $2, false)"),
+            Alteration::Belongings
+        );
+        assert_eq!(
+            of("SELECT set_config('request.user', '7', true)"),
+            Alteration::None
+        );
+        assert_eq!(of("SELECT pg_advisory_lock(5)"), Alteration::Belongings);
+        assert_eq!(of("SELECT pg_try_advisory_lock(5)"), Alteration::Belongings);
+        assert_eq!(of("SELECT pg_advisory_xact_lock(5)"), Alteration::None);
+        assert_eq!(
+            of("SELECT abalance FROM pgbench_accounts WHERE aid = 1"),
+            Alteration::None
+        );
+        assert_eq!(
+            by("CREATE TABLE", "CREATE TABLE pg_temp.zz (a int)"),
+            Alteration::Belongings
+        );
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl GreetingError {
     /// What the client reads, or `None` where it gets no word: what it speaks is not this protocol.
     pub fn response(&self) -> Option<ErrorResponse> {
         match self {
-            Self::Startup(error) => error.response(),
+            Self::Startup(error) => Some(error.response()),
             Self::UnencryptedBytes => Some(
                 ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, self.to_string()).with_detail(
                     "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",

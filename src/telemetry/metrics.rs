@@ -26,7 +26,8 @@ pub struct PoolMetrics {
     client_drain: Histogram,
     total: Histogram,
     queries: [[Counter; OUTCOMES]; CONTEXTS],
-    waits: By<QueueCause, Counter>,
+    /// Clients that had to wait for a server, by why.
+    pub waits: By<QueueCause, Counter>,
     /// Rows returned or affected.
     pub rows: Counter,
     /// By what became of the annotation; the labels are [`MetricLabels::annotation_reasons`].
@@ -144,9 +145,6 @@ impl PoolMetrics {
         self.total.observe(phases.total());
         self.queries[record.context.index()][OutcomeKind::from(record.outcome).index()].increase();
         self.rows.add(record.rows);
-        if let Some(cause) = phases.queue_cause {
-            self.waits.of(cause).increase();
-        }
     }
 
     /// Counts what became of an annotation; `reason` is the index of its label. One that has no label is not counted.

@@ -355,6 +355,7 @@ pub(crate) mod tests {
         let mut waited = record(Duration::from_millis(1));
         waited.phases.queue_wait = Duration::from_millis(40);
         waited.phases.queue_cause = Some(QueueCause::PoolFull);
+        pool.waits.of(QueueCause::PoolFull).increase();
         pool.observe(&waited);
 
         let gathered = registry.gather(now());

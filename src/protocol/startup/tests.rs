@@ -10,7 +10,7 @@ fn startup(body: &[u8]) -> Result<StartupMessage, StartupError> {
 }
 
 fn refusal(body: &[u8]) -> (String, String) {
-    let response = StartupPacket::parse(body).unwrap_err().response().unwrap();
+    let response = StartupPacket::parse(body).unwrap_err().response();
     (response.code.to_string(), response.message.into_owned())
 }
 
@@ -138,7 +138,15 @@ fn a_length_is_eight_to_ten_thousand_and_four() {
     for word in [0, 4, 7, 10_005, -1, i32::MIN, i32::MAX] {
         assert_eq!(length(word), Err(StartupError::InvalidLength));
     }
-    assert_eq!(StartupError::InvalidLength.response(), None);
+    let response = StartupError::InvalidLength.response();
+    assert_eq!(
+        (response.severity, response.code, &*response.message),
+        (
+            crate::protocol::error_response::Severity::Fatal,
+            SqlState::PROTOCOL_VIOLATION,
+            "invalid length of startup packet"
+        )
+    );
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn bytes_in_clear_before_the_handshake_are_refused() {
 }
 
 #[test]
-fn other_protocols_get_no_word() {
+fn other_protocols_are_refused_and_only_tls_without_a_word() {
     for (bytes, error) in [
         (&b"\x16\x03\x01\x02\0\x01"[..], GreetingError::DirectTls),
         (
@@ -132,7 +132,10 @@ fn other_protocols_get_no_word() {
             GreetingError::Startup(StartupError::InvalidLength),
         ),
     ] {
-        assert_eq!(error.response(), None);
+        assert_eq!(
+            error.response().is_none(),
+            error == GreetingError::DirectTls
+        );
         assert_eq!(greet(bytes), (vec![], Err(error)));
     }
 }
