@@ -80,6 +80,13 @@ impl ClientSession {
         }
     }
 
+    /// A parameter was reset: what the startup packet set holds again, if it set it.
+    pub fn on_reset(&mut self, name: &[u8]) {
+        if let Some(value) = self.startup.value(name) {
+            Rc::make_mut(&mut self.parameters).insert(name, value);
+        }
+    }
+
     /// What a query's meaning depends on.
     pub fn surroundings(&self, status: TransactionStatus) -> Surroundings {
         Surroundings {

@@ -140,7 +140,14 @@ impl Judge for Replies<'_> {
         {
             let values =
                 data_row(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
-            learn(names, &values, self.client, &mut self.server.parameters);
+            let reset = std::mem::take(&mut self.server.reset);
+            learn(
+                names,
+                &values,
+                &reset,
+                self.client,
+                &mut self.server.parameters,
+            );
             return Ok(Disposition::Discard);
         }
         match (tag, kind) {
@@ -447,6 +454,7 @@ fn pass_if(delivers: bool) -> Disposition {
 fn learn(
     names: &[Box<[u8]>],
     values: &[Option<&[u8]>],
+    reset: &[Box<[u8]>],
     client: &mut ClientSession,
     server: &mut Rc<ParameterSet>,
 ) {
@@ -457,8 +465,12 @@ fn learn(
             None => learnt.remove(name),
         }
     }
-    client.parameters = Rc::new(learnt);
-    *server = Rc::clone(&client.parameters);
+    *server = Rc::new(learnt);
+    client.parameters = Rc::clone(server);
+    // On a direct connection RESET goes back to what the startup packet says; here the next server is told so.
+    for name in reset {
+        client.on_reset(name);
+    }
 }
 
 /// A position in the server's text as one in the client's; one that is no number stays what it is.

@@ -37,6 +37,8 @@ pub struct ServerSession {
     pub has_belongings: bool,
     /// Parameters that its client may have set to values that are not known yet.
     unknown: Vec<Box<[u8]>>,
+    /// Those among them that it has reset: for it they go back to what its startup packet says, if it says anything.
+    pub reset: Vec<Box<[u8]>>,
     /// When the first message of the group came and left that the next Execute belongs to.
     pub group: Option<(Received, Instant)>,
     /// How many Executes were sent since the last Sync.
@@ -87,6 +89,7 @@ impl ServerSession {
             named_portals: HashMap::new(),
             has_belongings: false,
             unknown: Vec::new(),
+            reset: Vec::new(),
             group: None,
             executes: 0,
         }
@@ -193,6 +196,12 @@ impl ServerSession {
             Alteration::None => {}
             Alteration::Belongings => self.has_belongings = true,
             Alteration::Parameters(names) => {
+                let is_reset = tag == b"RESET";
+                self.reset
+                    .retain(|reset| !names.iter().any(|name| reset.eq_ignore_ascii_case(name)));
+                if is_reset {
+                    self.reset.extend(names.iter().map(|name| Box::from(*name)));
+                }
                 for name in names {
                     if !self
                         .unknown
@@ -212,6 +221,7 @@ impl ServerSession {
         if forgotten.parameters {
             Rc::make_mut(&mut self.parameters).retain_following();
             self.unknown.clear();
+            self.reset.clear();
         }
         if forgotten.statements {
             self.statements.clear();
@@ -252,6 +262,7 @@ impl ServerSession {
         self.parameters = Rc::new(ParameterSet::following(reported));
         self.has_belongings = false;
         self.unknown.clear();
+        self.reset.clear();
     }
 
     /// An effect of a request that failed, or was skipped, is taken back on the server's side.
