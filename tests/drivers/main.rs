@@ -7,6 +7,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 
 use support::postgres::{run, shared};
 use support::proxy::Proxy;
@@ -64,10 +65,13 @@ fn installed() -> PathBuf {
 }
 
 fn succeeds(interpreter: &Path, script: &str) {
+    /// One of the tests, which run at the same time, makes the schema for all.
+    static SCHEMA: Once = Once::new();
     let server = shared();
-    server
-        .psql("app", "CREATE SCHEMA IF NOT EXISTS app AUTHORIZATION app")
-        .unwrap();
+    SCHEMA.call_once(|| {
+        let sql = "CREATE SCHEMA app AUTHORIZATION app";
+        server.psql("app", sql).unwrap();
+    });
     let proxy = Proxy::in_front_of(server, "[pool]\nmode = \"transaction\"\nsize = 2\n");
     let address = proxy.address();
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
