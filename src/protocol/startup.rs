@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::cancel_key::CancelKey;
 use super::error_response::{ErrorResponse, SqlState};
+use super::frame::split_cstr;
 
 /// The longest startup packet, its length word not counted (PostgreSQL's MAX_STARTUP_PACKET_LENGTH).
 pub const MAX_STARTUP_PACKET_LENGTH: usize = 10_000;
@@ -196,12 +197,12 @@ impl StartupMessage {
         let mut protocol_options = Vec::new();
         let mut replication = Replication::None;
         loop {
-            let (name, behind) = split_c_string(rest).ok_or(StartupError::MissingTerminator)?;
+            let (name, behind) = split_cstr(rest).ok_or(StartupError::MissingTerminator)?;
             if name.is_empty() {
                 rest = behind;
                 break;
             }
-            let (value, behind) = split_c_string(behind).ok_or(StartupError::MissingTerminator)?;
+            let (value, behind) = split_cstr(behind).ok_or(StartupError::MissingTerminator)?;
             rest = behind;
             match name {
                 b"user" => user = value,
@@ -234,12 +235,6 @@ impl StartupMessage {
             replication,
         })
     }
-}
-
-/// What stands before the first NUL, and what stands behind it.
-pub(crate) fn split_c_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = memchr::memchr(0, bytes)?;
-    Some((bytes.get(..end)?, bytes.get(end + 1..)?))
 }
 
 fn truncated(name: &[u8]) -> &[u8] {

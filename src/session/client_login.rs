@@ -20,8 +20,7 @@ use crate::auth::verifier::Verifier;
 use crate::config::choices::AuthMethod;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
-use crate::protocol::frame::Frame;
-use crate::protocol::startup::split_c_string;
+use crate::protocol::frame::{Frame, split_cstr};
 
 /// The longest body of a message before the login is done (PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH). A longer one is not to be
 /// read: the connection is closed, without a word as PostgreSQL does.
@@ -224,7 +223,7 @@ fn on_password(
     body: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<Progress, LoginError> {
-    let Some((password, b"")) = split_c_string(body) else {
+    let Some((password, b"")) = split_cstr(body) else {
         return Err(LoginError::InvalidPasswordPacket);
     };
     if password.is_empty() {
@@ -277,7 +276,7 @@ fn login_error(error: ScramServerError, user: Box<[u8]>) -> LoginError {
 fn initial_response(body: &[u8]) -> Result<Option<&[u8]>, LoginError> {
     const CUT_SHORT: LoginError =
         LoginError::InvalidInitialResponse("insufficient data left in message");
-    let (mechanism, rest) = split_c_string(body).ok_or(LoginError::InvalidInitialResponse(
+    let (mechanism, rest) = split_cstr(body).ok_or(LoginError::InvalidInitialResponse(
         "invalid string in message",
     ))?;
     if mechanism != MECHANISM.as_bytes() {

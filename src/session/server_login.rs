@@ -15,8 +15,8 @@ use crate::config::secret::Secret;
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::encode;
-use crate::protocol::frame::Frame;
-use crate::protocol::startup::{Parameter, ProtocolVersion, Replication, split_c_string};
+use crate::protocol::frame::{Frame, split_cstr};
+use crate::protocol::startup::{Parameter, ProtocolVersion, Replication};
 
 pub use error::{ServerLoginError, ServerRefusal};
 
@@ -311,8 +311,8 @@ impl ServerIdentity {
 }
 
 fn parameter(body: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (name, rest) = split_c_string(body)?;
-    let (value, rest) = split_c_string(rest)?;
+    let (name, rest) = split_cstr(body)?;
+    let (value, rest) = split_cstr(rest)?;
     rest.is_empty().then_some((name, value))
 }
 
@@ -320,7 +320,7 @@ fn parameter(body: &[u8]) -> Option<(&[u8], &[u8])> {
 fn check_mechanisms(mut list: &[u8]) -> Result<(), ServerLoginError> {
     let mut offered = Vec::new();
     loop {
-        match split_c_string(list) {
+        match split_cstr(list) {
             Some((b"", _)) => break,
             Some((mechanism, _)) if mechanism == MECHANISM.as_bytes() => return Ok(()),
             Some((mechanism, rest)) => {

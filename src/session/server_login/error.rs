@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::auth::scram::ScramClientError;
 use crate::protocol::error_response::SqlState;
-use crate::protocol::startup::{ProtocolVersion, split_c_string};
+use crate::protocol::frame::split_cstr;
+use crate::protocol::startup::ProtocolVersion;
 
 /// Why a login at a server failed. Holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +72,7 @@ impl ServerRefusal {
             if *kind == 0 {
                 return Ok(refusal);
             }
-            let Some((value, rest)) = split_c_string(rest) else {
+            let Some((value, rest)) = split_cstr(rest) else {
                 return Err(ServerLoginError::Malformed("ErrorResponse"));
             };
             match kind {
