@@ -80,11 +80,9 @@ impl ClientSession {
         }
     }
 
-    /// A parameter was reset: what the startup packet set holds again, if it set it.
-    pub fn on_reset(&mut self, name: &[u8]) {
-        if let Some(value) = self.startup.value(name) {
-            Rc::make_mut(&mut self.parameters).insert(name, value);
-        }
+    /// What its startup packet has set.
+    pub fn startup(&self) -> &ParameterSet {
+        &self.startup
     }
 
     /// What a query's meaning depends on.

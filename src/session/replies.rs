@@ -140,14 +140,7 @@ impl Judge for Replies<'_> {
         {
             let values =
                 data_row(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
-            let reset = std::mem::take(&mut self.server.reset);
-            learn(
-                names,
-                &values,
-                &reset,
-                self.client,
-                &mut self.server.parameters,
-            );
+            learn(names, &values, self.client, &mut self.server.parameters);
             return Ok(Disposition::Discard);
         }
         match (tag, kind) {
@@ -375,6 +368,7 @@ impl Replies<'_> {
             self.client.trace.on_request_skipped();
         }
         self.client.trace.on_error();
+        self.server.reset.clear();
         self.server.on_unnamed_done();
         self.fresh_front = true;
         let exchange = &mut self.server.exchange;
@@ -454,7 +448,6 @@ fn pass_if(delivers: bool) -> Disposition {
 fn learn(
     names: &[Box<[u8]>],
     values: &[Option<&[u8]>],
-    reset: &[Box<[u8]>],
     client: &mut ClientSession,
     server: &mut Rc<ParameterSet>,
 ) {
@@ -467,10 +460,6 @@ fn learn(
     }
     *server = Rc::new(learnt);
     client.parameters = Rc::clone(server);
-    // On a direct connection RESET goes back to what the startup packet says; here the next server is told so.
-    for name in reset {
-        client.on_reset(name);
-    }
 }
 
 /// A position in the server's text as one in the client's; one that is no number stays what it is.

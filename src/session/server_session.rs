@@ -193,6 +193,8 @@ impl ServerSession {
         const MAX_UNKNOWN: usize = 64;
         let text = self.exchange.front_text();
         match Alteration::by(tag, text) {
+            // What was reset in a transaction that is rolled back was not.
+            Alteration::None if tag == b"ROLLBACK" => self.reset.clear(),
             Alteration::None => {}
             Alteration::Belongings => self.has_belongings = true,
             Alteration::Parameters(names) => {
@@ -234,9 +236,27 @@ impl ServerSession {
 
     /// Asks, with a message appended to `out`, what values its client has given to parameters that PostgreSQL does not report.
     /// Whether anything had to be asked.
-    pub fn ask_for_unknown(&mut self, out: &mut Vec<u8>) -> bool {
+    ///
+    /// What it has reset goes back to what is set in `startup`, as on a direct connection.
+    pub fn ask_for_unknown(&mut self, startup: &ParameterSet, out: &mut Vec<u8>) -> bool {
         if self.unknown.is_empty() {
             return false;
+        }
+        let mut back = ParameterSet::default();
+        for name in std::mem::take(&mut self.reset) {
+            if let Some(value) = startup.value(&name) {
+                back.insert(&name, value);
+            }
+        }
+        if back != ParameterSet::default() {
+            encode::message(out, b'Q', |body| {
+                ParameterSet::default().write_change_to(&back, body);
+                body.push(0);
+            });
+            self.exchange.on_request(OutstandingRequest::withheld(
+                RequestKind::Query,
+                Effect::None,
+            ));
         }
         let names = std::mem::take(&mut self.unknown);
         encode::message(out, b'Q', |body| {

@@ -176,7 +176,7 @@ async fn a_server_that_died_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_client_sets_follows_it_and_only_it() {
+async fn what_a_client_sets_follows_it_and_reset_goes_back_to_its_connection_string() {
     let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
     let bob = connect(&proxy).await;
     let default = value(&bob, "SHOW work_mem").await;
@@ -187,6 +187,8 @@ async fn what_a_client_sets_follows_it_and_only_it() {
     ann.batch_execute("SET work_mem = '1MB'").await.unwrap();
     assert_eq!(value(&bob, "SHOW work_mem").await, default);
     assert_eq!(value(&ann, "SHOW work_mem").await, "1MB");
+    ann.batch_execute("RESET work_mem").await.unwrap();
+    assert_eq!(value(&ann, "SHOW work_mem").await, "20MB");
     value(&ann, "SELECT set_config('work_mem', '3MB', false)").await;
     assert_eq!(value(&bob, "SHOW work_mem").await, default);
     assert_eq!(value(&ann, "SHOW work_mem").await, "3MB");
