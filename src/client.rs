@@ -179,7 +179,7 @@ async fn prepare(
     }
     let [long, short] = SECRET_LENS;
     let secret_len = if has_long_cancel_key { long } else { short };
-    let card = shard.new_card(secret_len, pool.settings.client_idle_timeout);
+    let card = shard.new_card(secret_len);
     out.write(|out| {
         warnings.iter().for_each(|warning| warning.encode(out));
         for (name, value) in &welcome.reported {
@@ -205,7 +205,7 @@ fn log_parting(pool: &ServerPool, parting: &Parting, age: u64) {
         Parting::ServerEnded => "server ended the session".into(),
         Parting::Violation(violation) => violation.to_string(),
         Parting::Refused(refusal) => refusal.response().message.into_owned(),
-        Parting::IdleTooLong => "client_idle_timeout".into(),
+        Parting::TimedOut(limit) => limit.as_str().into(),
     };
     tracing::info!(
         database = &*pool.identity.database,

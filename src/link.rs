@@ -9,9 +9,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use crate::cancel;
 use crate::config::choices::PoolMode;
 use crate::net::lane::Lane;
-use crate::protocol::error_response::{ErrorResponse, SqlState};
+use crate::protocol::error_response::ErrorResponse;
 use crate::protocol::forwarder::Forwarder;
 use crate::protocol::outbound::Outbound;
 use crate::scratch::Scratch;
@@ -22,6 +23,7 @@ use crate::session::exchange::Received;
 use crate::session::replies::Replies;
 use crate::session::requests::{Pause, Requests};
 use crate::session::tally::Tally;
+use crate::session::time_limits::{Standing, TimeLimit};
 use crate::session::violation::Violation;
 use crate::shard::{GOODBYE_TIMEOUT, SessionCard, Shard};
 use crate::telemetry::labels::{Blame, ServerClose};
@@ -52,6 +54,10 @@ pub struct Link {
     is_newly_linked: bool,
     /// When that was.
     linked_at: Instant,
+    /// Since when there was nothing to do.
+    still_since: Option<Instant>,
+    /// Since when the server has owed it something, or a transaction has been open.
+    transaction_since: Option<Instant>,
 }
 
 /// How a client's session ended.
@@ -69,8 +75,8 @@ pub enum Parting {
     Violation(Violation),
     /// It got no server, or the proxy ends.
     Refused(Refusal),
-    /// It rested for too long.
-    IdleTooLong,
+    /// It passed a limit of time.
+    TimedOut(TimeLimit),
 }
 
 impl Parting {
@@ -81,17 +87,14 @@ impl Parting {
             Self::ServerLost => Some(lost_server()),
             Self::Violation(violation) => Some(violation.response()),
             Self::Refused(refusal) => Some(refusal.response()),
-            Self::IdleTooLong => Some(ErrorResponse::fatal(
-                SqlState::ADMIN_SHUTDOWN,
-                "client_idle_timeout",
-            )),
+            Self::TimedOut(limit) => Some(limit.response()),
         }
     }
 
     /// Who is to blame, where somebody is.
     pub fn blame(&self) -> Option<Blame> {
         match self {
-            Self::Left | Self::Refused(_) | Self::IdleTooLong => None,
+            Self::Left | Self::Refused(_) | Self::TimedOut(_) => None,
             Self::ClientLost(_) => Some(Blame::Client),
             Self::ServerLost | Self::ServerEnded => Some(Blame::Server),
             Self::Violation(violation) if violation.is_clients() => Some(Blame::Client),
@@ -124,6 +127,8 @@ impl Link {
             server: None,
             is_newly_linked: false,
             linked_at,
+            still_since: None,
+            transaction_since: None,
         }
     }
 
@@ -153,7 +158,7 @@ impl Link {
             if !progressed {
                 return self.rest(now);
             }
-            self.card.idle_since.set(None);
+            self.still_since = None;
         }
         // Others have their turn; this one goes on afterwards.
         cx.waker().wake_by_ref();
@@ -432,6 +437,9 @@ impl Link {
                         .telemetry()
                         .observe(&pool.metrics, &pool.identity, record)
                 });
+            if server.session.exchange.is_releasable() {
+                self.transaction_since = None;
+            }
         }
     }
 
@@ -476,23 +484,49 @@ impl Link {
     }
 
     /// Nothing more can be done now. A client that rests may be sent away.
-    fn rest(&self, now: Instant) -> Result<(), Parting> {
+    fn rest(&mut self, now: Instant) -> Result<(), Parting> {
         let rests = self.ticket.is_none()
             && self
                 .server
                 .as_ref()
                 .is_none_or(|server| server.session.exchange.is_releasable());
-        let since = self.card.idle_since.get().filter(|_| rests);
-        self.card
-            .idle_since
-            .set(rests.then(|| since.unwrap_or(now)));
         if rests && self.shard.is_draining() {
             return Err(Parting::Refused(Refusal::Draining));
         }
-        if self.card.has_rested_too_long(now) {
-            return Err(Parting::IdleTooLong);
+        if self.pool.time_limits.are_off() {
+            return Ok(());
         }
-        Ok(())
+        let standing = self.standing(rests, now);
+        match self.pool.time_limits.next(standing) {
+            Some((at, limit)) if at <= now => Err(Parting::TimedOut(limit)),
+            next => {
+                self.card.overdue_at.set(next.map(|(at, _)| at));
+                Ok(())
+            }
+        }
+    }
+
+    /// What it has done for how long, now that there is nothing to do.
+    fn standing(&mut self, rests: bool, now: Instant) -> Standing {
+        let still_since = *self.still_since.get_or_insert(now);
+        let exchange = match &self.server {
+            Some(server) if !rests => &server.session.exchange,
+            // It waits for a server, which has a limit of its own, or for nothing.
+            _ => {
+                self.transaction_since = None;
+                return Standing {
+                    silent_since: rests.then_some(still_since),
+                    ..Standing::default()
+                };
+            }
+        };
+        // Who has not read its reply yet is not silent, but slow.
+        let is_silent = exchange.is_idle() && self.client.is_drained();
+        Standing {
+            silent_since: is_silent.then_some(still_since),
+            query_since: exchange.oldest_query_since(),
+            transaction_since: Some(*self.transaction_since.get_or_insert(now)),
+        }
     }
 
     fn count(&self, tally: &mut Tally) {
@@ -572,6 +606,14 @@ impl Link {
                     }
                     PoolMode::Session | PoolMode::Transaction => self.pool.release_to_reset(server),
                 }
+            }
+            Parting::TimedOut(_) => {
+                // A server finds out that nobody listens only when it has something to say.
+                if !server.session.exchange.is_idle() {
+                    let card = Rc::clone(&server.card);
+                    tokio::task::spawn_local(async move { cancel::forward(&card).await });
+                }
+                self.discard_lost(server, now, ServerClose::QueryTimeout);
             }
             _ => self.discard_lost(server, now, ServerClose::Unclean),
         }

@@ -20,6 +20,7 @@ use crate::session::parameters::ParameterSet;
 use crate::session::query_record::QueueCause;
 use crate::session::requests::RequestPolicy;
 use crate::session::statements::Definitions;
+use crate::session::time_limits::TimeLimits;
 use crate::session::trace::TracePolicy;
 use crate::telemetry::labels::{ConnectFailure, ServerClose, ServerState};
 use crate::telemetry::metrics::PoolMetrics;
@@ -35,6 +36,8 @@ pub struct ServerPool {
     pub identity: Arc<PoolIdentity>,
     /// How it behaves.
     pub settings: PoolSettings,
+    /// How long its clients may take.
+    pub time_limits: TimeLimits,
     /// How requests are treated.
     pub policy: RequestPolicy,
     /// How trace contexts are treated.
@@ -84,8 +87,15 @@ impl ServerPool {
             server_idle_timeout: settings.server_idle_timeout,
             server_lifetime: settings.server_lifetime,
         };
+        let time_limits = TimeLimits {
+            client_idle: settings.client_idle_timeout,
+            idle_transaction: settings.idle_transaction_timeout,
+            query: settings.query_timeout,
+            transaction: settings.transaction_timeout,
+        };
         let pool = Rc::new(Self {
             identity,
+            time_limits,
             settings,
             policy,
             trace_policy,

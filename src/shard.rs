@@ -64,10 +64,8 @@ pub struct SessionCard {
     pub server: RefCell<Option<Rc<ServerCard>>>,
     /// Its place in the queue.
     pub ticket: RefCell<Option<Rc<Ticket>>>,
-    /// Since when it rests.
-    pub idle_since: Cell<Option<Instant>>,
-    /// How long it may rest.
-    pub idle_timeout: Option<Duration>,
+    /// When it will have passed a limit of time, if it goes on as it does.
+    pub overdue_at: Cell<Option<Instant>>,
     /// Wakes its task.
     pub waker: RefCell<Option<Waker>>,
 }
@@ -156,7 +154,7 @@ impl Shard {
     }
 
     /// A cancel key for a new client: no other one of this process has its process id, which also says which worker it is on.
-    pub fn new_card(&self, secret_len: usize, idle_timeout: Option<Duration>) -> Rc<SessionCard> {
+    pub fn new_card(&self, secret_len: usize) -> Rc<SessionCard> {
         let mut secret = vec![0; secret_len];
         getrandom::fill(&mut secret).expect("the system has random bytes");
         let mut sessions = self.sessions.borrow_mut();
@@ -173,8 +171,7 @@ impl Shard {
                 .expect("a length that the protocol allows"),
             server: RefCell::default(),
             ticket: RefCell::default(),
-            idle_since: Cell::new(None),
-            idle_timeout,
+            overdue_at: Cell::new(None),
             waker: RefCell::default(),
         });
         sessions.insert(process_id, Rc::clone(&card));
@@ -309,10 +306,10 @@ impl Shard {
         }
     }
 
-    /// Wakes those who have rested for too long: they find out, and leave.
+    /// Wakes those who have passed a limit: they find out which, and leave.
     fn wake_overdue(&self, now: Instant) {
         for card in self.sessions.borrow().values() {
-            if card.has_rested_too_long(now) {
+            if card.is_overdue(now) {
                 card.wake();
             }
         }
@@ -320,12 +317,9 @@ impl Shard {
 }
 
 impl SessionCard {
-    /// Whether it has rested for longer than it may.
-    pub fn has_rested_too_long(&self, now: Instant) -> bool {
-        match (self.idle_since.get(), self.idle_timeout) {
-            (Some(since), Some(timeout)) => now.saturating_duration_since(since) >= timeout,
-            _ => false,
-        }
+    /// Whether it has passed a limit of time.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        self.overdue_at.get().is_some_and(|at| at <= now)
     }
 
     /// Wakes the client's task.

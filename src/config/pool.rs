@@ -25,6 +25,12 @@ pub struct PoolSettings {
     pub server_lifetime: Duration,
     /// How long a client may say nothing between transactions; `None` is for ever.
     pub client_idle_timeout: Option<Duration>,
+    /// How long a client may say nothing within a transaction; `None` is for ever.
+    pub idle_transaction_timeout: Option<Duration>,
+    /// How long a query may be with the server; `None` is for ever.
+    pub query_timeout: Option<Duration>,
+    /// How long a transaction may take; `None` is for ever.
+    pub transaction_timeout: Option<Duration>,
     /// The most prepared statements that a server keeps for its clients; 0: names are not mapped.
     pub max_prepared_statements: usize,
     /// What a server runs between two clients of a session pool; `None`: nothing.
@@ -44,6 +50,9 @@ pub struct PoolOverrides {
     pub(super) server_connect_timeout: Option<PositiveTime>,
     pub(super) server_lifetime: Option<Time>,
     pub(super) client_idle_timeout: Option<TimeLimit>,
+    pub(super) idle_transaction_timeout: Option<TimeLimit>,
+    pub(super) query_timeout: Option<TimeLimit>,
+    pub(super) transaction_timeout: Option<TimeLimit>,
     pub(super) max_prepared_statements: Option<Number>,
     pub(super) server_reset_query: Option<Box<str>>,
     pub(super) max_waiting_clients: Option<Count>,
@@ -59,6 +68,9 @@ impl Default for PoolSettings {
             server_connect_timeout: Duration::from_secs(15),
             server_lifetime: Duration::from_secs(3600),
             client_idle_timeout: None,
+            idle_transaction_timeout: None,
+            query_timeout: None,
+            transaction_timeout: None,
             max_prepared_statements: 200,
             server_reset_query: Some("DISCARD ALL".into()),
             max_waiting_clients: const { NonZeroUsize::new(10_000).expect("not zero") },
@@ -86,6 +98,9 @@ impl PoolSettings {
             server_connect_timeout: setting!(server_connect_timeout),
             server_lifetime: setting!(server_lifetime),
             client_idle_timeout: setting!(client_idle_timeout),
+            idle_transaction_timeout: setting!(idle_transaction_timeout),
+            query_timeout: setting!(query_timeout),
+            transaction_timeout: setting!(transaction_timeout),
             max_prepared_statements: setting!(max_prepared_statements),
             server_reset_query: match &overrides.server_reset_query {
                 Some(query) => (!query.trim().is_empty()).then(|| query.clone()),

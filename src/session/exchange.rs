@@ -333,6 +333,13 @@ impl Exchange {
         self.outstanding.front()
     }
 
+    /// When the oldest query that has not been answered left for the server.
+    pub fn oldest_query_since(&self) -> Option<Instant> {
+        self.outstanding
+            .iter()
+            .find_map(|request| Some(request.query.as_ref()?.sent_at))
+    }
+
     /// Whether what comes now goes to the client.
     pub fn is_delivering(&self) -> bool {
         self.front()

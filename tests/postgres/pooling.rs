@@ -193,3 +193,38 @@ async fn what_a_client_sets_follows_it_and_reset_goes_back_to_its_connection_str
     assert_eq!(value(&bob, "SHOW work_mem").await, default);
     assert_eq!(value(&ann, "SHOW work_mem").await, "3MB");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_takes_too_long_does_not_go_on_on_the_server() {
+    for mode in ["transaction", "session"] {
+        let limits = format!("[pool]\nmode = \"{mode}\"\nsize = 2\nquery_timeout = \"200ms\"\n");
+        let proxy = Proxy::in_front_of(shared(), &limits);
+        let (ann, bob) = (connect(&proxy).await, connect(&proxy).await);
+        ann.batch_execute("BEGIN").await.unwrap();
+        let server = value(&ann, "SELECT pg_backend_pid()").await;
+        let error = ann.simple_query("SELECT pg_sleep(60)").await.unwrap_err();
+        let error = error.as_db_error().expect("the proxy's word");
+        assert_eq!(
+            (error.code().code(), error.message()),
+            ("57014", "query timeout")
+        );
+        let query = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {server}");
+        while value(&bob, &query).await != "0" {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_whose_client_is_silent_for_too_long_is_rolled_back() {
+    let limits = "[pool]\nsize = 2\nidle_transaction_timeout = \"200ms\"\n";
+    let proxy = Proxy::in_front_of(shared(), limits);
+    let (ann, bob) = (connect(&proxy).await, connect(&proxy).await);
+    ann.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(8711)")
+        .await
+        .unwrap();
+    // Waits for as long as the transaction is open.
+    bob.batch_execute("SELECT pg_advisory_xact_lock(8711)")
+        .await
+        .unwrap();
+    let gone = ann.simple_query("SELECT 1").await;
+    assert!(gone.is_err());
+}

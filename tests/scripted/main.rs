@@ -7,6 +7,7 @@ mod support;
 
 mod losses;
 mod proxying;
+mod time_limits;
 
 use support::messages::{command_complete, query, ready, row, row_description};
 use support::postgres::shared;
