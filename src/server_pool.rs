@@ -256,6 +256,10 @@ impl ServerPool {
             self.metrics.servers_closed.of(why).increase();
             server.close();
         }
+        // A connection that failed is tried again for those who still wait, once in a round.
+        if self.pool.borrow_mut().retries() {
+            self.connect();
+        }
         self.show();
     }
 

@@ -169,6 +169,12 @@ impl<S, W> Pool<S, W> {
         self.connect_if_wanted()
     }
 
+    /// Some time has passed. Whether the caller has to make a connection for those who still wait, after one could not be made.
+    #[must_use = "somebody waits for the connection"]
+    pub fn retries(&mut self) -> bool {
+        self.connect_if_wanted()
+    }
+
     /// Takes out the idle servers that `is_gone` says can't be used any more.
     pub fn remove_idle(&mut self, mut is_gone: impl FnMut(&mut S) -> bool) -> Vec<S> {
         let gone = self.idle.extract_if(.., |idle| is_gone(&mut idle.server));

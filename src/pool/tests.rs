@@ -113,6 +113,21 @@ fn those_who_wait_go_on_waiting_while_some_server_is_in_use() {
 }
 
 #[test]
+fn a_connection_that_could_not_be_made_is_tried_again_for_who_still_waits() {
+    let (mut pool, now) = (pool_of(2), epoch());
+    assert_eq!(pool.checkout(|| "ann", now), Checkout::Connect);
+    assert_eq!(connected(&mut pool, 1, now), Some(("ann", 1)));
+    assert!(!pool.retries(), "nobody waits");
+    assert_eq!(pool.checkout(|| "bob", now), Checkout::Connect);
+    assert!(!pool.retries(), "it is on its way");
+    assert_eq!(pool.on_connect_failed(), Vec::<&str>::new());
+    assert!(pool.retries());
+    assert_eq!(connected(&mut pool, 2, now), Some(("bob", 2)));
+    assert_eq!(pool.checkout(|| "eve", now), Checkout::Wait);
+    assert!(!pool.retries(), "there are as many as there may be");
+}
+
+#[test]
 fn a_client_waits_no_longer_than_the_timeout() {
     let (mut pool, now) = (pool_of(1), epoch());
     assert_eq!(pool.checkout(|| "ann", now), Checkout::Connect);

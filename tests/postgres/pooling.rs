@@ -228,3 +228,22 @@ async fn a_transaction_whose_client_is_silent_for_too_long_is_rolled_back() {
     let gone = ann.simple_query("SELECT 1").await;
     assert!(gone.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_waits_gets_a_server_as_soon_as_there_can_be_one_again() {
+    let setup = "CREATE DATABASE limited OWNER app CONNECTION LIMIT 1";
+    shared().psql("postgres", setup).unwrap();
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 2\n");
+    // The last word on a parameter counts.
+    let ann = connect_with(&proxy, "dbname=limited").await.unwrap();
+    let bob = connect_with(&proxy, "dbname=limited").await.unwrap();
+    ann.batch_execute("BEGIN").await.unwrap();
+    let server = value(&ann, "SELECT pg_backend_pid()").await;
+    let waits = tokio::spawn(async move { value(&bob, "SELECT pg_backend_pid()").await });
+    proxy.wait_for_log(&["server connection failed", "limited"]);
+    let lift = "ALTER DATABASE limited CONNECTION LIMIT -1";
+    shared().psql("postgres", lift).unwrap();
+    // While the only other server is still in a transaction.
+    assert_ne!(waits.await.unwrap(), server);
+    ann.batch_execute("COMMIT").await.unwrap();
+}
