@@ -82,6 +82,8 @@ impl Model {
         let outcome: Result<Vec<&str>, &str> = match tag {
             "S" => {
                 self.skips = false;
+                // Portals end with the transaction that the messages up to here were.
+                self.portal = None;
                 return vec!["Z:I".to_owned()];
             }
             "H" => Ok(vec![]),
