@@ -23,6 +23,7 @@ use crate::session::query_record::QueryKind;
 use crate::session::server_session::{PortalSource, ServerSession};
 use crate::session::statements::{Definitions, Statement};
 use crate::session::tally::Tally;
+use crate::session::transaction_command::TransactionCommand;
 use crate::session::violation::Violation;
 
 use self::rewriting::{make_room, prepare_if_missing, rename_parse, write_edited, write_renamed};
@@ -526,6 +527,27 @@ impl<'a> Requests<'a> {
             .statements
             .insert(parse.name, Rc::clone(&statement));
         if renames && server.statements.touch(&statement) {
+            let status = server.exchange.status();
+            let around = self.client.surroundings(status);
+            if server.exchange.is_quiet()
+                && status == TransactionStatus::Failed
+                && TransactionCommand::is_refused_after_failure(
+                    parse.text(),
+                    around.strings,
+                    around.encoding,
+                )
+            {
+                // The server refuses it ahead of finding out that it has the statement already.
+                rename_parse(&arrived, &parse, &statement, out);
+                server.exchange.on_request(OutstandingRequest {
+                    effect: Effect::Named {
+                        name: parse.name.into(),
+                        statement,
+                    },
+                    ..OutstandingRequest::forwarded(RequestKind::Parse)
+                });
+                return Ok(Disposition::ForwardBodyFrom(parse.name.len() + 1));
+            }
             server.exchange.on_request(OutstandingRequest {
                 effect: Effect::Named {
                     name: parse.name.into(),

@@ -33,6 +33,20 @@ pub enum TransactionCommand<'a> {
 }
 
 impl<'a> TransactionCommand<'a> {
+    /// Whether PostgreSQL refuses to parse the statement in a transaction that has failed: whatever does not end it.
+    /// An empty statement is taken at any time. Source: `exec_parse_message` in PostgreSQL's postgres.c.
+    pub fn is_refused_after_failure(
+        statement: &'a [u8],
+        strings: StandardConformingStrings,
+        encoding: ClientEncoding,
+    ) -> bool {
+        match Self::recognise(statement, strings, encoding) {
+            Some(Self::Commit { .. } | Self::Rollback { .. } | Self::RollbackTo(_)) => false,
+            Some(_) => true,
+            None => !Words::new(statement, strings, encoding).is_at_end(),
+        }
+    }
+
     /// Reads one statement, with or without its semicolon.
     pub fn recognise(
         statement: &'a [u8],

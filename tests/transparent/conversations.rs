@@ -1174,6 +1174,27 @@ fn extended() -> Vec<Conversation> {
             ])],
         ),
         conversation(
+            "a known text in a failed transaction",
+            [
+                ready(&[
+                    parse("known", "SELECT 'known'"),
+                    parse("end", "ROLLBACK"),
+                    sync(),
+                ]),
+                ready(&[query("BEGIN")]),
+                ready(&[query("SELECT 1 / 0")]),
+                ready(&[parse("again", "SELECT 'known'"), sync()]),
+                ready(&[parse("over", "ROLLBACK"), sync()]),
+                ready(&[bind("", "over", &[]), execute("", 0), sync()]),
+                ready(&[
+                    parse("again", "SELECT 'known'"),
+                    bind("", "again", &[]),
+                    execute("", 0),
+                    sync(),
+                ]),
+            ],
+        ),
+        conversation(
             "a statement that changes under its name",
             [
                 ready(&[query("BEGIN; CREATE TEMP TABLE changing (a int)")]),

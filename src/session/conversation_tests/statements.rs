@@ -220,3 +220,29 @@ fn an_enormous_text_cannot_be_asked_for_again_and_again_by_short_messages() {
     assert_eq!(pair.pause, Some(Pause::Throttled));
     assert!(pair.to_server.len() < 2 << 20, "{}", pair.to_server.len());
 }
+
+#[test]
+fn a_statement_that_the_server_has_is_refused_in_a_failed_transaction_by_the_server() {
+    let mut pair = Pair::new();
+    pair.client(&["P:a|SELECT 1|||", "P:r|ROLLBACK|||", "S:"]);
+    pair.server(&["1:", "1:", "Z:I"]);
+    pair.client(&["Q:BEGIN|"]);
+    pair.server(&["C:BEGIN|", "Z:T"]);
+    pair.client(&["Q:SELECT x|"]);
+    let failed = error("42703");
+    pair.server(&[&*failed, "Z:E"]);
+    // What ends the transaction may be parsed, and is there already.
+    assert_eq!(pair.client(&["P:q|ROLLBACK|||", "S:"]), ["S:"]);
+    assert_eq!(pair.server(&["Z:E"]), ["1:", "Z:E"]);
+    assert_eq!(
+        pair.client(&["P:b|SELECT 1|||", "S:"]),
+        ["P:pgspan_1|SELECT 1|||", "S:"]
+    );
+    let refused = error("25P02");
+    assert_eq!(pair.server(&[&*refused, "Z:E"]), [&*refused, "Z:E"]);
+    pair.client(&["Q:ROLLBACK|"]);
+    pair.server(&["C:ROLLBACK|", "Z:I"]);
+    // The client's name is free, and the server still has the statement.
+    assert_eq!(pair.client(&["P:b|SELECT 1|||", "S:"]), ["S:"]);
+    assert_eq!(pair.server(&["Z:I"]), ["1:", "Z:I"]);
+}
