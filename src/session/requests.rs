@@ -1,18 +1,17 @@
 //! What becomes of each message that a client sends.
 
 mod local;
+mod prepared;
 mod rewriting;
 
-use std::rc::Rc;
 use std::time::Instant;
 
-use crate::config::choices::PoolMode;
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::forwarder::{Arrived, BodyNeeded, Disposition, Judge};
 use crate::protocol::frame::{FrameHeader, split_cstr};
-use crate::protocol::frontend::{Bind, FrontendTag, Parse, Target};
+use crate::protocol::frontend::FrontendTag;
 use crate::protocol::outbound::Outbound;
 use crate::session::annotator::{AnnotationPolicy, Annotator, QueryPlan, Verdict};
 use crate::session::client_session::ClientSession;
@@ -20,13 +19,12 @@ use crate::session::exchange::{
     Delivery, Effect, LocalReply, OutstandingRequest, QueryInFlight, Received, RequestKind,
 };
 use crate::session::query_record::QueryKind;
-use crate::session::server_session::{PortalSource, ServerSession};
-use crate::session::statements::{Definitions, Statement};
+use crate::session::server_session::ServerSession;
+use crate::session::statements::Definitions;
 use crate::session::tally::Tally;
-use crate::session::transaction_command::TransactionCommand;
 use crate::session::violation::Violation;
 
-use self::rewriting::{make_room, prepare_if_missing, rename_parse, write_edited, write_renamed};
+use self::rewriting::write_edited;
 
 /// How requests are treated in one pool.
 #[derive(Clone, Debug)]
@@ -264,51 +262,6 @@ impl<'a> Requests<'a> {
         self.pause(why)
     }
 
-    /// Whether it is certain what the client's name stands for when the server comes to the message in hand.
-    fn is_name_settled(&self, wanted: &[u8]) -> bool {
-        self.is_settled(|effect| match effect {
-            Effect::Named { name, .. } | Effect::Closed { name, .. } => **name == *wanted,
-            Effect::Prepared { name, .. } => name.as_deref() == Some(wanted),
-            Effect::None | Effect::Local { .. } | Effect::Evicted(_) | Effect::MayForget => false,
-        })
-    }
-
-    /// Whether it is certain that the server has, or has not, this statement when it comes to the message in hand.
-    fn is_statement_settled(&self, wanted: &Rc<Statement>) -> bool {
-        self.is_settled(|effect| match effect {
-            Effect::Prepared { statement, .. } | Effect::Evicted(statement) => {
-                Rc::ptr_eq(statement, wanted)
-            }
-            Effect::None
-            | Effect::Named { .. }
-            | Effect::Local { .. }
-            | Effect::Closed { .. }
-            | Effect::MayForget => false,
-        })
-    }
-
-    fn is_settled(&self, touches: impl Fn(&Effect) -> bool) -> bool {
-        !self.renames()
-            || self
-                .server
-                .as_ref()
-                .is_none_or(|server| server.exchange.is_settled(touches))
-    }
-
-    /// The same of a name, and of the statement that it stands for.
-    fn is_use_settled(&self, name: &[u8]) -> bool {
-        let has_unsettled = |server: &&mut ServerSession| server.exchange.has_unsettled();
-        if !self.server.as_ref().is_some_and(has_unsettled) {
-            return true;
-        }
-        self.is_name_settled(name)
-            && self
-                .client
-                .statements
-                .find(name)
-                .is_none_or(|statement| self.is_statement_settled(statement))
-    }
-
     /// Keeps for later when the message came that is judged again.
     fn pause_unsettled(&mut self, out: &mut Outbound) -> Disposition {
         self.client.waited = Some(self.received);
@@ -440,297 +393,6 @@ impl<'a> Requests<'a> {
         }
     }
 
-    fn on_parse(
-        &mut self,
-        arrived: Arrived<'_>,
-        out: &mut Outbound,
-    ) -> Result<Disposition, Violation> {
-        let renames = self.renames();
-        let Some(server) = self.server.as_deref_mut() else {
-            return Ok(self.pause(Pause::NeedsServer));
-        };
-        server.group.get_or_insert((self.received, self.now));
-        let Some(parse) = Parse::read(arrived.body) else {
-            return match arrived.whole() {
-                // The server will say what is wrong with it.
-                Some(_) => {
-                    server
-                        .exchange
-                        .on_request(OutstandingRequest::forwarded(RequestKind::Parse));
-                    Ok(Disposition::Forward)
-                }
-                None => Err(Violation::ClientNameTooLong),
-            };
-        };
-        if parse.name.is_empty() {
-            let around = self.client.surroundings(server.exchange.status());
-            let comment = self.bench.annotator.own_comment_in(parse.text(), &around);
-            let trace = comment.map(|comment| self.client.trace.context_with_comment(&comment));
-            server.on_unnamed_parse(parse.text(), trace);
-            let query = Some(parse_in_flight(
-                server,
-                self.client,
-                &parse,
-                self.received,
-                self.now,
-            ));
-            server.exchange.on_request(OutstandingRequest {
-                query,
-                ..OutstandingRequest::forwarded(RequestKind::Parse)
-            });
-            return Ok(Disposition::Forward);
-        }
-        if !self.is_name_settled(parse.name) {
-            return Ok(self.pause_unsettled(out));
-        }
-        let whole = arrived.whole();
-        let statement = whole.map(|_| self.definitions.intern(parse.definition));
-        if let Some(statement) = &statement
-            && !self.is_statement_settled(statement)
-        {
-            return Ok(self.pause_unsettled(out));
-        }
-        let server = self.server.as_deref_mut().expect("there was one above");
-        self.bench.tally.client_parses += 1;
-        let is_whole = arrived.whole().is_some();
-        if !is_whole || self.client.statements.is_full() {
-            if renames {
-                return Err(match is_whole {
-                    true => Violation::ClientTooManyStatements,
-                    false => Violation::ClientStatementTooLong,
-                });
-            }
-            // Nothing depends on it in session mode: its queries are recorded without their text.
-            server
-                .exchange
-                .on_request(OutstandingRequest::forwarded(RequestKind::Parse));
-            return Ok(Disposition::Forward);
-        }
-        if let Some(existing) = self.client.statements.find(parse.name) {
-            // The server has one of that name as well, and says so.
-            if renames {
-                let existing = Rc::clone(existing);
-                prepare_if_missing(server, &existing, self.policy, &mut self.bench.tally, out);
-                rename_parse(&arrived, &parse, &existing, out);
-            }
-            server
-                .exchange
-                .on_request(OutstandingRequest::forwarded(RequestKind::Parse));
-            return Ok(if renames {
-                Disposition::ForwardBodyFrom(parse.name.len() + 1)
-            } else {
-                Disposition::Forward
-            });
-        }
-        let statement = statement.expect("the message is whole");
-        self.client
-            .statements
-            .insert(parse.name, Rc::clone(&statement));
-        if renames && server.statements.touch(&statement) {
-            let status = server.exchange.status();
-            let around = self.client.surroundings(status);
-            if server.exchange.is_quiet()
-                && status == TransactionStatus::Failed
-                && TransactionCommand::is_refused_after_failure(
-                    parse.text(),
-                    around.strings,
-                    around.encoding,
-                )
-            {
-                // The server refuses it ahead of finding out that it has the statement already.
-                rename_parse(&arrived, &parse, &statement, out);
-                server.exchange.on_request(OutstandingRequest {
-                    effect: Effect::Named {
-                        name: parse.name.into(),
-                        statement,
-                    },
-                    ..OutstandingRequest::forwarded(RequestKind::Parse)
-                });
-                return Ok(Disposition::ForwardBodyFrom(parse.name.len() + 1));
-            }
-            server.exchange.on_request(OutstandingRequest {
-                effect: Effect::Named {
-                    name: parse.name.into(),
-                    statement,
-                },
-                ..OutstandingRequest::fabricated(RequestKind::Parse, PARSE_COMPLETE)
-            });
-            self.emit_fabricated();
-            return Ok(Disposition::Discard);
-        }
-        if renames {
-            make_room(server, self.policy, out, &mut self.bench.tally);
-            server.statements.insert(Rc::clone(&statement));
-            rename_parse(&arrived, &parse, &statement, out);
-        }
-        self.bench.tally.server_parses += 1;
-        let query = Some(parse_in_flight(
-            server,
-            self.client,
-            &parse,
-            self.received,
-            self.now,
-        ));
-        server.exchange.on_request(OutstandingRequest {
-            effect: Effect::Prepared {
-                name: Some(parse.name.into()),
-                statement,
-            },
-            query,
-            ..OutstandingRequest::forwarded(RequestKind::Parse)
-        });
-        Ok(if renames {
-            Disposition::ForwardBodyFrom(parse.name.len() + 1)
-        } else {
-            Disposition::Forward
-        })
-    }
-
-    fn on_bind(
-        &mut self,
-        arrived: Arrived<'_>,
-        out: &mut Outbound,
-    ) -> Result<Disposition, Violation> {
-        let renames = self.renames();
-        let Some(server) = self.server.as_deref_mut() else {
-            return Ok(self.pause(Pause::NeedsServer));
-        };
-        server.group.get_or_insert((self.received, self.now));
-        if let Some(bind) = Bind::read(arrived.body)
-            && !self.is_use_settled(bind.statement)
-        {
-            return Ok(self.pause_unsettled(out));
-        }
-        let server = self.server.as_deref_mut().expect("there was one above");
-        self.bench.tally.binds += 1;
-        let Some(bind) = Bind::read(arrived.body) else {
-            if arrived.whole().is_none() {
-                return Err(Violation::ClientNameTooLong);
-            }
-            server
-                .exchange
-                .on_request(OutstandingRequest::forwarded(RequestKind::Bind));
-            return Ok(Disposition::Forward);
-        };
-        let mut disposition = Disposition::Forward;
-        match self.client.statements.find(bind.statement) {
-            _ if bind.statement.is_empty() => {
-                server.bind(bind.portal, PortalSource::Unnamed);
-                server.on_unnamed_done();
-            }
-            Some(statement) => {
-                let statement = Rc::clone(statement);
-                if renames {
-                    prepare_if_missing(server, &statement, self.policy, &mut self.bench.tally, out);
-                    write_renamed(&arrived, bind.names_len, out, |body| {
-                        body.extend_from_slice(bind.portal);
-                        body.push(0);
-                        statement.write_name(body);
-                        body.push(0);
-                    });
-                    disposition = Disposition::ForwardBodyFrom(bind.names_len);
-                }
-                server.bind(bind.portal, PortalSource::Named(statement));
-            }
-            None if self.is_name_of_another(bind.statement) => {
-                write_renamed(&arrived, bind.names_len, out, |body| {
-                    body.extend_from_slice(bind.portal);
-                    body.extend_from_slice(b"\0_");
-                    body.extend_from_slice(bind.statement);
-                    body.push(0);
-                });
-                disposition = Disposition::ForwardBodyFrom(bind.names_len);
-            }
-            // The server knows no statement of that name, and says so.
-            None => {}
-        }
-        let server = self.server.as_deref_mut().expect("there was one above");
-        server
-            .exchange
-            .on_request(OutstandingRequest::forwarded(RequestKind::Bind));
-        Ok(disposition)
-    }
-
-    fn on_describe(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Disposition {
-        let renames = self.renames();
-        if let Some(Target::Statement(name)) = Target::read(arrived.body)
-            && !self.is_use_settled(name)
-        {
-            return self.pause_unsettled(out);
-        }
-        let Some(server) = self.server.as_deref_mut() else {
-            return self.pause(Pause::NeedsServer);
-        };
-        let mut disposition = Disposition::Forward;
-        if let Some(Target::Statement(name)) = Target::read(arrived.body)
-            && !name.is_empty()
-            && renames
-        {
-            let known = self.client.statements.find(name).cloned();
-            if let Some(statement) = &known {
-                prepare_if_missing(server, statement, self.policy, &mut self.bench.tally, out);
-            }
-            if known.is_some() || name.starts_with(Statement::NAME_PREFIX.as_bytes()) {
-                write_renamed(&arrived, arrived.body.len(), out, |body| {
-                    body.push(b'S');
-                    match &known {
-                        Some(statement) => statement.write_name(body),
-                        None => {
-                            body.push(b'_');
-                            body.extend_from_slice(name);
-                        }
-                    }
-                    body.push(0);
-                });
-                disposition = Disposition::Discard;
-            }
-        }
-        server
-            .exchange
-            .on_request(OutstandingRequest::forwarded(RequestKind::Describe));
-        disposition
-    }
-
-    fn on_close(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Disposition {
-        let renames = self.renames();
-        if let Some(Target::Statement(name)) = Target::read(arrived.body)
-            && !self.is_name_settled(name)
-        {
-            return self.pause_unsettled(out);
-        }
-        let Some(server) = self.server.as_deref_mut() else {
-            return self.pause(Pause::NeedsServer);
-        };
-        let mut effect = Effect::None;
-        match Target::read(arrived.body) {
-            Some(Target::Statement(name)) if !name.is_empty() => {
-                if let Some(statement) = self.client.statements.find(name).cloned() {
-                    self.client.statements.remove(name);
-                    let name = name.into();
-                    effect = Effect::Closed { name, statement };
-                }
-                if renames {
-                    // Other clients may use it: the server keeps it.
-                    server.exchange.on_request(OutstandingRequest {
-                        effect,
-                        ..OutstandingRequest::fabricated(RequestKind::Close, CLOSE_COMPLETE)
-                    });
-                    self.emit_fabricated();
-                    return Disposition::Discard;
-                }
-            }
-            Some(Target::Portal(name)) if !name.is_empty() => {
-                server.named_portals.remove(name);
-            }
-            _ => {}
-        }
-        server.exchange.on_request(OutstandingRequest {
-            effect,
-            ..OutstandingRequest::forwarded(RequestKind::Close)
-        });
-        Disposition::Forward
-    }
-
     fn on_execute(&mut self, arrived: Arrived<'_>) -> Disposition {
         let Some(server) = self.server.as_deref_mut() else {
             return self.pause(Pause::NeedsServer);
@@ -791,39 +453,4 @@ impl<'a> Requests<'a> {
             .on_request(OutstandingRequest::forwarded(RequestKind::Sync));
         Disposition::Forward
     }
-
-    /// Whether the client's names are mapped: its next server may be another one.
-    fn renames(&self) -> bool {
-        self.client.mode != PoolMode::Session && self.policy.max_prepared_statements > 0
-    }
-
-    /// Whether a name, which the client has not prepared, is one that the proxy gave to somebody's statement.
-    fn is_name_of_another(&self, name: &[u8]) -> bool {
-        self.renames() && name.starts_with(Statement::NAME_PREFIX.as_bytes())
-    }
-
-    /// Answers of the proxy's own leave at once if nothing is ahead of them.
-    fn emit_fabricated(&mut self) {
-        if let Some(server) = self.server.as_deref_mut() {
-            self.to_client
-                .write(|out| while server.exchange.take_fabricated(out) {});
-        }
-    }
-}
-
-const PARSE_COMPLETE: [u8; 5] = *b"1\0\0\0\x04";
-const CLOSE_COMPLETE: [u8; 5] = *b"3\0\0\0\x04";
-
-/// What telemetry wants to know of a Parse, in case it fails.
-fn parse_in_flight(
-    server: &mut ServerSession,
-    client: &mut ClientSession,
-    parse: &Parse<'_>,
-    received: Received,
-    now: Instant,
-) -> QueryInFlight {
-    let text = server.exchange.keep_text(parse.text());
-    let mut query = QueryInFlight::new(QueryKind::Execute, text, received, now);
-    query.set_context(client.trace.context());
-    query
 }

@@ -5,7 +5,8 @@
 
 use std::rc::Rc;
 
-use super::{CLOSE_COMPLETE, PARSE_COMPLETE, Requests, parse_in_flight};
+use super::Requests;
+use super::prepared::{CLOSE_COMPLETE, PARSE_COMPLETE, parse_in_flight};
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
