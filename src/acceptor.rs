@@ -29,27 +29,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What every connection needs on its way in.
 #[derive(Debug)]
 pub struct Acceptor {
-    gate: Gate,
-    workers: Vec<Worker>,
+    gate: Arc<Gate>,
+    workers: Arc<[Worker]>,
     arriving: Arc<Semaphore>,
     process: Arc<ProcessMetrics>,
-    login_timeout: Duration,
 }
 
 impl Acceptor {
     /// Lets clients in by `gate`, to these workers.
-    pub fn new(
-        gate: Gate,
-        workers: Vec<Worker>,
-        process: Arc<ProcessMetrics>,
-        login_timeout: Duration,
-    ) -> Self {
+    pub fn new(gate: Arc<Gate>, workers: Arc<[Worker]>, process: Arc<ProcessMetrics>) -> Self {
         Self {
             gate,
             workers,
             arriving: Arc::new(Semaphore::new(MAX_ARRIVING)),
             process,
-            login_timeout,
         }
     }
 
@@ -91,8 +84,9 @@ impl Acceptor {
         self.process.clients_logging_in.increase();
         let peer = stream.peer_addr().ok();
         let _ = stream.set_nodelay(true);
+        let login_timeout = self.gate.config().listen.login_timeout;
         let arrival =
-            tokio::time::timeout(self.login_timeout, self.gate.admit(stream, accepted_at)).await;
+            tokio::time::timeout(login_timeout, self.gate.admit(stream, accepted_at)).await;
         self.process.clients_logging_in.decrease();
         match arrival {
             Ok(Ok(Arrival::Client(admitted))) => {
@@ -115,8 +109,7 @@ impl Acceptor {
                     .clients_rejected
                     .of(Rejection::Timeout)
                     .increase();
-                self.process
-                    .logged_in(LoginOutcome::Timeout, self.login_timeout);
+                self.process.logged_in(LoginOutcome::Timeout, login_timeout);
                 tracing::info!(
                     peer = peer.map(tracing::field::display),
                     "closing because: client_login_timeout"

@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::scram::{DEFAULT_ITERATIONS, MockSecret, Nonce, SALT_LENGTH, ScramVerifier};
 use crate::auth::verifier::Verifier;
@@ -55,22 +56,26 @@ pub struct Admitted {
 /// A place among the clients that there may be; given up when it is dropped.
 #[derive(Debug)]
 pub struct Place {
-    _permit: OwnedSemaphorePermit,
     process: Arc<ProcessMetrics>,
+    taken: Arc<AtomicUsize>,
 }
 
 impl Place {
-    fn new(permit: OwnedSemaphorePermit, process: Arc<ProcessMetrics>) -> Self {
+    /// One more of at most `limit`, of which `taken` counts those that are taken.
+    fn take(taken: &Arc<AtomicUsize>, limit: usize, process: &Arc<ProcessMetrics>) -> Option<Self> {
+        let one_more = |count: usize| (count < limit).then_some(count + 1);
+        taken.fetch_update(Relaxed, Relaxed, one_more).ok()?;
         process.clients.increase();
-        Self {
-            _permit: permit,
-            process,
-        }
+        Some(Self {
+            process: Arc::clone(process),
+            taken: Arc::clone(taken),
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.taken.fetch_sub(1, Relaxed);
         self.process.clients.decrease();
     }
 }
@@ -132,31 +137,46 @@ impl AdmissionError {
 /// Admits clients. Shared by all that log in.
 #[derive(Debug)]
 pub struct Gate {
+    /// What those who arrive now go by. Locked only to copy or replace the reference.
+    rules: RwLock<Arc<Rules>>,
+    mock_secret: MockSecret,
+    /// How many clients there are.
+    taken: Arc<AtomicUsize>,
+    process: Arc<ProcessMetrics>,
+}
+
+/// What is let in, until the next reload.
+#[derive(Debug)]
+struct Rules {
     config: Arc<Config>,
     /// Made of the configured passwords when they are first needed: it takes milliseconds.
     verifiers: HashMap<Box<str>, OnceLock<Verifier>>,
-    mock_secret: MockSecret,
-    /// How many more clients there may be.
-    places: Arc<Semaphore>,
-    process: Arc<ProcessMetrics>,
 }
 
 impl Gate {
     /// By the configuration's users.
     pub fn new(config: Arc<Config>, process: Arc<ProcessMetrics>) -> Self {
-        let verifiers = config
-            .users
-            .keys()
-            .map(|user| (user.clone(), OnceLock::new()))
-            .collect();
-        let places = Arc::new(Semaphore::new(config.listen.max_client_connections.get()));
         Self {
-            config,
-            verifiers,
+            rules: RwLock::new(Arc::new(Rules::new(config))),
             mock_secret: MockSecret::new(random()),
-            places,
+            taken: Arc::default(),
             process,
         }
+    }
+
+    /// Whoever arrives from now on goes by another configuration.
+    pub fn reload(&self, config: Arc<Config>) {
+        let rules = Arc::new(Rules::new(config));
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    /// The configuration that those who arrive now go by.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.rules().config)
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Greets a client and lets it log in. The stream comes back where the client is to read why it was refused.
@@ -208,29 +228,29 @@ impl Gate {
             Greeted::Cancel(key) => return Ok(Admission::Cancel(key)),
             Greeted::Client(message) => message,
         };
-        let permit = Arc::clone(&self.places)
-            .try_acquire_owned()
-            .map_err(|_| AdmissionError::Full)?;
-        let place = Place::new(permit, Arc::clone(&self.process));
+        let rules = self.rules();
+        let limit = rules.config.listen.max_client_connections.get();
+        let place = Place::take(&self.taken, limit, &self.process).ok_or(AdmissionError::Full)?;
         let Negotiated { version, reply } = Negotiated::with(&message);
         entrance.out.extend_from_slice(&reply);
         let user = str::from_utf8(&message.user).ok();
-        let verifier = user.and_then(|user| self.verifier(user));
+        let verifier = user.and_then(|user| rules.verifier(user));
         let request = ClientLoginRequest {
             user: &message.user,
-            method: self.config.auth.method,
+            method: rules.config.auth.method,
             verifier,
             nonce: random::<{ size_of::<Nonce>() }>(),
             mock_secret: &self.mock_secret,
         };
         entrance.log_in(request).await?;
-        if !user.is_some_and(|user| self.config.users.contains_key(user)) {
+        if !user.is_some_and(|user| rules.config.users.contains_key(user)) {
             return Err(AdmissionError::UnknownUser(message.user));
         }
         if message.replication != Replication::None {
             return Err(AdmissionError::Replication);
         }
-        if !str::from_utf8(&message.database).is_ok_and(|name| self.config.database(name).is_some())
+        if !str::from_utf8(&message.database)
+            .is_ok_and(|name| rules.config.database(name).is_some())
         {
             return Err(AdmissionError::UnknownDatabase(message.database));
         }
@@ -240,6 +260,17 @@ impl Gate {
             version,
             place,
         })
+    }
+}
+
+impl Rules {
+    fn new(config: Arc<Config>) -> Self {
+        let verifiers = config
+            .users
+            .keys()
+            .map(|user| (user.clone(), OnceLock::new()))
+            .collect();
+        Self { config, verifiers }
     }
 
     fn verifier(&self, user: &str) -> Option<&Verifier> {

@@ -18,13 +18,14 @@ use crate::cancel::MAX_WORKERS;
 use crate::config::choices::{Compression, LogFormat, LogLevel, WorkerCount};
 use crate::config::{Config, Otlp};
 use crate::http::{self, Readiness, Told};
+use crate::reload::{self, Reloader, Source};
 use crate::session::tally::ANNOTATION_OUTCOMES;
 use crate::shard::clock;
 use crate::telemetry::exporter::{OtlpEndpoint, OtlpError, OtlpSettings};
 use crate::telemetry::log::{self, LINE_QUEUE, Lines};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::registry::{MetricLabels, Registry};
-use crate::telemetry::slow_query::{SlowQueryPolicy, Telling};
+use crate::telemetry::slow_query::SlowQueryPolicy;
 use crate::telemetry::{Telemetry, labels};
 use crate::worker::{Mail, Worker};
 
@@ -42,6 +43,7 @@ pub struct App {
     acceptor: Arc<Acceptor>,
     telemetry: Telemetry,
     readiness: Arc<Readiness>,
+    reloader: Arc<Reloader>,
     process: Arc<ProcessMetrics>,
     stop_accepting: CancellationToken,
     stop_http: CancellationToken,
@@ -76,6 +78,7 @@ impl App {
     /// What of it can't be started; nothing is left running then.
     pub async fn start(
         config: Config,
+        source: Source,
         registry: Arc<Registry>,
         lines: Lines,
     ) -> Result<Self, StartError> {
@@ -92,30 +95,24 @@ impl App {
 
         let otlp = otlp_settings(&config.otlp);
         let telemetry = Telemetry::start(otlp.as_ref(), lines, Arc::clone(&process))?;
-        let count = |number: usize| number as u64;
-        process
-            .configured_databases
-            .set(count(config.databases.len()));
-        process.configured_users.set(count(config.users.len()));
-        process
-            .max_client_connections
-            .set(count(config.listen.max_client_connections.get()));
+        reload::show(&config, &process);
 
         let workers = (0..worker_count(config.workers.count))
             .map(|number| {
-                let worker = telemetry.worker(slow_query_policy(&config));
+                let worker = telemetry.worker(SlowQueryPolicy::from(&config.slow_query));
                 Worker::start(number, Arc::clone(&config), Arc::clone(&registry), worker)
             })
-            .collect::<io::Result<Vec<_>>>()
+            .collect::<io::Result<Arc<[_]>>>()
             .map_err(StartError::Thread)?;
-        let gate = Gate::new(Arc::clone(&config), Arc::clone(&process));
-        let login_timeout = config.listen.login_timeout;
-        let acceptor = Arc::new(Acceptor::new(
-            gate,
-            workers,
+        let gate = Arc::new(Gate::new(Arc::clone(&config), Arc::clone(&process)));
+        let reloader = Arc::new(Reloader::new(
+            source,
+            config,
+            Arc::clone(&gate),
+            Arc::clone(&workers),
             Arc::clone(&process),
-            login_timeout,
         ));
+        let acceptor = Arc::new(Acceptor::new(gate, workers, Arc::clone(&process)));
 
         let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
@@ -135,6 +132,7 @@ impl App {
             acceptor,
             telemetry,
             readiness,
+            reloader,
             process,
             stop_accepting,
             stop_http,
@@ -150,6 +148,16 @@ impl App {
     /// Where metrics are served, if they are.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http_address
+    }
+
+    /// Reads the configuration again. Whether it holds now is in the log.
+    pub async fn reload(&self) {
+        match self.reloader.reload().await {
+            Ok(()) => tracing::info!("the configuration was read again and holds now"),
+            Err(why) => {
+                tracing::error!("the configuration was not taken, nothing has changed:\n{why}")
+            }
+        }
     }
 
     /// Takes no more clients, sends resting ones away, and waits until the others have finished their transactions.
@@ -184,7 +192,7 @@ impl App {
 const HTTP_BACKLOG: u32 = 128;
 
 /// What `pgspan run` does: serves until it is told to end. SIGTERM and SIGINT drain; a second one, and SIGQUIT, end at once.
-pub fn run(config: Config) -> ExitCode {
+pub fn run(config: Config, source: Source) -> ExitCode {
     let registry = Arc::new(Registry::new(
         MetricLabels {
             annotation_reasons: ANNOTATION_OUTCOMES,
@@ -211,7 +219,7 @@ pub fn run(config: Config) -> ExitCode {
         .build();
     let code = match runtime {
         Ok(runtime) => {
-            let code = runtime.block_on(serve(config, registry, lines.clone()));
+            let code = runtime.block_on(serve(config, source, registry, lines.clone()));
             // Who still is in a transaction is not waited for: the drain is over.
             runtime.shutdown_background();
             code
@@ -222,10 +230,10 @@ pub fn run(config: Config) -> ExitCode {
     code
 }
 
-async fn serve(config: Config, registry: Arc<Registry>, lines: Lines) -> ExitCode {
+async fn serve(config: Config, source: Source, registry: Arc<Registry>, lines: Lines) -> ExitCode {
     raise_file_limit(&config);
     let drain_timeout = config.drain.timeout;
-    let app = match App::start(config, registry, lines).await {
+    let app = match App::start(config, source, registry, lines).await {
         Ok(app) => app,
         Err(error) => {
             tracing::error!("{error}");
@@ -242,7 +250,13 @@ async fn serve(config: Config, registry: Arc<Registry>, lines: Lines) -> ExitCod
         Ok(signals) => signals,
         Err(error) => return failed(&StartError::Thread(error)),
     };
-    if signals.next().await == Asked::Drain {
+    let asked = loop {
+        match signals.next().await {
+            Asked::Reload => app.reload().await,
+            asked => break asked,
+        }
+    };
+    if asked == Asked::Drain {
         tracing::info!(
             "draining: resting clients are sent away, the others after their transaction"
         );
@@ -255,7 +269,7 @@ async fn serve(config: Config, registry: Arc<Registry>, lines: Lines) -> ExitCod
         tokio::select! {
             () = app.drain() => tracing::info!("drained"),
             () = limit => tracing::warn!("drain timeout: clients in transactions are cut off"),
-            _ = signals.next() => tracing::warn!("immediate shutdown: clients are cut off"),
+            () = signals.end() => tracing::warn!("immediate shutdown: clients are cut off"),
         }
     }
     app.end().await;
@@ -265,6 +279,7 @@ async fn serve(config: Config, registry: Arc<Registry>, lines: Lines) -> ExitCod
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
+    Reload,
     Drain,
     End,
 }
@@ -287,13 +302,18 @@ impl Signals {
     }
 
     async fn next(&mut self) -> Asked {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return Asked::Drain,
-                _ = self.interrupt.recv() => return Asked::Drain,
-                _ = self.quit.recv() => return Asked::End,
-                _ = self.hang_up.recv() => tracing::warn!("SIGHUP: reload is not supported yet, nothing has changed"),
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Drain,
+            _ = self.interrupt.recv() => Asked::Drain,
+            _ = self.quit.recv() => Asked::End,
+            _ = self.hang_up.recv() => Asked::Reload,
+        }
+    }
+
+    /// While the proxy drains: any signal but SIGHUP is for an end at once.
+    async fn end(&mut self) {
+        while self.next().await == Asked::Reload {
+            tracing::warn!("SIGHUP: pgspan is shutting down, the configuration is not read again");
         }
     }
 }
@@ -342,19 +362,6 @@ fn raise_file_limit(config: &Config) {
         ),
         Ok(_) => {}
         Err(error) => tracing::warn!("the limit on open files can't be raised: {error}"),
-    }
-}
-
-fn slow_query_policy(config: &Config) -> SlowQueryPolicy {
-    SlowQueryPolicy {
-        threshold: config.slow_query.threshold,
-        wait_threshold: config.slow_query.wait_threshold,
-        ratio: 0.0,
-        log: config.slow_query.log,
-        telling: Telling {
-            masked: config.slow_query.masked,
-            line_limit: config.slow_query.text_limit,
-        },
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 use crate::admission::{Admitted, Place};
@@ -158,12 +159,13 @@ async fn prepare(
         ErrorResponse::fatal(SqlState::INVALID_CATALOG_NAME, message)
     };
     let pool = shard.pool(key).ok_or_else(unknown)?;
+    let terms = pool.terms();
     let parameters = parameters.iter().map(|(name, value)| (&**name, &**value));
     let Startup {
         trace,
         parameters,
         warnings,
-    } = SessionTrace::at_startup(pool.trace_policy.clone(), parameters);
+    } = SessionTrace::at_startup(Arc::clone(&terms.trace_policy), parameters);
     let StartupSettings {
         settings,
         application_name,
@@ -192,7 +194,7 @@ async fn prepare(
         encode::backend_key_data(out, &card.cancel_key);
         encode::ready_for_query(out, TransactionStatus::Idle);
     });
-    let session = ClientSession::new(pool.settings.mode, trace, wanted, welcome.server_version);
+    let session = ClientSession::new(terms.settings.mode, trace, wanted, welcome.server_version);
     Ok((pool, session, card))
 }
 
@@ -207,9 +209,10 @@ fn log_parting(pool: &ServerPool, parting: &Parting, age: u64) {
         Parting::Refused(refusal) => refusal.response().message.into_owned(),
         Parting::TimedOut(limit) => limit.as_str().into(),
     };
+    let terms = pool.terms();
     tracing::info!(
-        database = &*pool.identity.database,
-        user = &*pool.identity.user,
+        database = &*terms.identity.database,
+        user = &*terms.identity.user,
         "closing because: {why} (age={age}s)"
     );
 }

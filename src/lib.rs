@@ -5,6 +5,7 @@
 //! ```text
 //! 4  the whole   app  cli  dev
 //! 3  lives       acceptor  admission  worker  shard  client  link  scratch  server_pool  server  cancel  http
+//!                reload
 //! 2  the edge    net (wires)   telemetry (eyes)
 //! 1  rules       auth  session  pool        state machines: bytes and `now` in, decisions out
 //! 0  words       protocol  sql  trace_context  config
@@ -34,6 +35,7 @@ pub mod cancel;
 pub mod client;
 pub mod http;
 pub mod link;
+pub mod reload;
 pub mod scratch;
 pub mod server;
 pub mod server_pool;

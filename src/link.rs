@@ -325,11 +325,12 @@ impl Link {
                 to_server.write(|out| server.session.on_link(&self.session.parameters, out));
             }
             let mut definitions = self.pool.definitions.borrow_mut();
+            let terms = self.pool.terms();
             let mut judge = Requests::new(
                 &mut self.session,
                 self.server.as_mut().map(|server| &mut server.session),
                 &mut definitions,
-                &self.pool.policy,
+                &terms.policy,
                 bench,
                 to_client,
                 now,
@@ -435,7 +436,7 @@ impl Link {
                 .observe_answered(now, pid, |record| {
                     shard
                         .telemetry()
-                        .observe(&pool.metrics, &pool.identity, record)
+                        .observe(&pool.metrics, &pool.terms().identity, record)
                 });
             if server.session.exchange.is_releasable() {
                 self.transaction_since = None;
@@ -493,11 +494,15 @@ impl Link {
         if rests && self.shard.is_draining() {
             return Err(Parting::Refused(Refusal::Draining));
         }
-        if self.pool.time_limits.are_off() {
+        if rests && self.pool.is_removed() {
+            return Err(Parting::Refused(Refusal::Removed));
+        }
+        let limits = self.pool.terms().time_limits();
+        if limits.are_off() {
             return Ok(());
         }
         let standing = self.standing(rests, now);
-        match self.pool.time_limits.next(standing) {
+        match limits.next(standing) {
             Some((at, limit)) if at <= now => Err(Parting::TimedOut(limit)),
             next => {
                 self.card.overdue_at.set(next.map(|(at, _)| at));
@@ -632,9 +637,11 @@ impl Link {
             .session
             .exchange
             .observe_answered(now, pid, |record| {
-                self.shard
-                    .telemetry()
-                    .observe(&self.pool.metrics, &self.pool.identity, record);
+                self.shard.telemetry().observe(
+                    &self.pool.metrics,
+                    &self.pool.terms().identity,
+                    record,
+                );
             });
     }
 }

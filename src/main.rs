@@ -7,6 +7,7 @@ use clap::Parser;
 
 use pgspan::cli::{self, Command, CommandLine, ConfigArgument, DevOptions};
 use pgspan::config::Config;
+use pgspan::reload::Refused;
 use pgspan::{app, dev};
 
 /// sysexits.h has 64 to 78 for this; clap and most tools say 2.
@@ -15,7 +16,10 @@ const WRONG: u8 = 2;
 fn main() -> ExitCode {
     match CommandLine::parse().command() {
         Command::Run(argument) => match load(argument) {
-            Some((_, config)) => app::run(config),
+            Some((path, config)) => {
+                let again = move || cli::load(&path).map_err(|error| Refused(error.to_string()));
+                app::run(config, Box::new(again))
+            }
             None => ExitCode::from(WRONG),
         },
         Command::Check(argument) => match load(argument) {

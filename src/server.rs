@@ -33,7 +33,7 @@ use crate::session::server_login::{
 use crate::session::server_session::ServerSession;
 
 /// Where a server is, and who logs in there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTarget {
     /// Where it listens.
     pub address: ServerAddress,
@@ -69,6 +69,8 @@ pub struct ServerConnection {
     pub card: Rc<ServerCard>,
     /// When it was connected.
     pub connected_at: Instant,
+    /// Which of its pool's generations it is of: that of an earlier one is not used again.
+    pub generation: u64,
 }
 
 /// Who a server is, for those who want to cancel its query.
@@ -256,6 +258,7 @@ impl ServerConnection {
                 cancels_done: Notify::new(),
             }),
             connected_at: clock(),
+            generation: 0,
         };
         Ok((connection, scram_keys))
     }

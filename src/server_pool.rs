@@ -1,9 +1,10 @@
 //! One pool of a worker, alive: its servers, its queue, and the tasks that connect, reset and watch servers.
 
+mod terms;
 mod ticket;
 mod welcome;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
@@ -12,41 +13,32 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::auth::scram::{CachedKeys, Nonce};
-use crate::config::PoolSettings;
-use crate::pool::{Checkout, Limits, Pool};
+use crate::pool::{Checkout, Pool};
 use crate::protocol::error_response::{ErrorResponse, SqlState};
-use crate::server::{ConnectError, ServerConnection, ServerTarget};
+use crate::server::{ConnectError, ServerConnection};
 use crate::session::parameters::ParameterSet;
 use crate::session::query_record::QueueCause;
-use crate::session::requests::RequestPolicy;
 use crate::session::statements::Definitions;
-use crate::session::time_limits::TimeLimits;
-use crate::session::trace::TracePolicy;
 use crate::telemetry::labels::{ConnectFailure, ServerClose, ServerState};
 use crate::telemetry::metrics::PoolMetrics;
-use crate::telemetry::slow_query::PoolIdentity;
 
+pub use self::terms::Terms;
 pub use self::ticket::{Refusal, Ticket};
 pub use self::welcome::Welcome;
 
 /// The pool of one database and user on one worker.
 #[derive(Debug)]
 pub struct ServerPool {
-    /// Whose pool it is.
-    pub identity: Arc<PoolIdentity>,
-    /// How it behaves.
-    pub settings: PoolSettings,
-    /// How long its clients may take.
-    pub time_limits: TimeLimits,
-    /// How requests are treated.
-    pub policy: RequestPolicy,
-    /// How trace contexts are treated.
-    pub trace_policy: Arc<TracePolicy>,
+    /// What it goes by, until the next reload.
+    terms: RefCell<Rc<Terms>>,
     /// What is counted.
     pub metrics: Arc<PoolMetrics>,
     /// The prepared statements of its clients.
     pub definitions: RefCell<Definitions>,
-    target: ServerTarget,
+    /// Whether the configuration has no such database any more.
+    is_removed: Cell<bool>,
+    /// Rises when servers that are connected already are of no use any more.
+    generation: Cell<u64>,
     clock: fn() -> Instant,
     pool: RefCell<Pool<Box<ServerConnection>, Rc<Ticket>>>,
     /// What clients are told that log in, by what they want set.
@@ -66,42 +58,19 @@ pub const TIME_ROUND: Duration = Duration::from_secs(1);
 
 impl ServerPool {
     /// An empty pool, and the task that watches its idle servers. Must be called on the worker's thread.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of a pool, each of another origin"
-    )]
     pub fn start(
-        identity: Arc<PoolIdentity>,
-        settings: PoolSettings,
-        policy: RequestPolicy,
-        trace_policy: Arc<TracePolicy>,
+        terms: Terms,
         metrics: Arc<PoolMetrics>,
-        target: ServerTarget,
         clock: fn() -> Instant,
         on_waiting: Rc<tokio::sync::Notify>,
     ) -> Rc<Self> {
-        let limits = Limits {
-            size: settings.size.get(),
-            max_waiting: settings.max_waiting_clients.get(),
-            checkout_timeout: settings.checkout_timeout,
-            server_idle_timeout: settings.server_idle_timeout,
-            server_lifetime: settings.server_lifetime,
-        };
-        let time_limits = TimeLimits {
-            client_idle: settings.client_idle_timeout,
-            idle_transaction: settings.idle_transaction_timeout,
-            query: settings.query_timeout,
-            transaction: settings.transaction_timeout,
-        };
+        let limits = terms.limits();
         let pool = Rc::new(Self {
-            identity,
-            time_limits,
-            settings,
-            policy,
-            trace_policy,
+            terms: RefCell::new(Rc::new(terms)),
             metrics,
             definitions: RefCell::new(Definitions::new()),
-            target,
+            is_removed: Cell::new(false),
+            generation: Cell::new(0),
             clock,
             pool: RefCell::new(Pool::new(limits)),
             welcomes: RefCell::default(),
@@ -114,8 +83,65 @@ impl ServerPool {
         pool
     }
 
+    /// What it goes by now.
+    pub fn terms(&self) -> Rc<Terms> {
+        Rc::clone(&self.terms.borrow())
+    }
+
+    /// Goes by other terms from now on. Servers that are elsewhere now, or that somebody else logs in to, are replaced.
+    pub fn reload(self: &Rc<Self>, terms: Terms) {
+        self.is_removed.set(false);
+        let limits = terms.limits();
+        let before = self.terms.replace(Rc::new(terms));
+        self.pool.borrow_mut().set_limits(limits);
+        if before.target != self.terms.borrow().target {
+            self.scram_keys.borrow_mut().take();
+            self.welcomes.borrow_mut().clear();
+            self.reconnect();
+        }
+        self.connect_as_wanted();
+    }
+
+    /// Its database is gone from the configuration: nobody gets a server any more, and resting clients are sent away.
+    pub fn remove(self: &Rc<Self>) {
+        self.is_removed.set(true);
+        self.reconnect();
+        for ticket in self.pool.borrow_mut().remove_waiting() {
+            ticket.grant(Err(Refusal::Removed));
+        }
+    }
+
+    /// Whether its database is gone from the configuration.
+    pub fn is_removed(&self) -> bool {
+        self.is_removed.get()
+    }
+
+    /// Replaces every server: those that rest are closed now, the others when they come back.
+    pub fn reconnect(self: &Rc<Self>) {
+        self.generation.set(self.generation.get() + 1);
+        let idle = self.pool.borrow_mut().remove_idle(|_| true);
+        for server in idle {
+            self.say_closing(&server, ServerClose::Administrator);
+            server.close();
+        }
+    }
+
+    fn is_outdated(&self, server: &ServerConnection) -> bool {
+        server.generation != self.generation.get()
+    }
+
+    /// Makes the connections that those who wait are to have, and that the limits allow.
+    fn connect_as_wanted(self: &Rc<Self>) {
+        while self.pool.borrow_mut().retries() {
+            self.connect();
+        }
+    }
+
     /// A client asks for a server: it gets one, or a place in the queue with the cause of its waiting.
     pub fn checkout(self: &Rc<Self>, now: Instant) -> Asked {
+        if self.is_removed() {
+            return Asked::Refused(Refusal::Removed);
+        }
         let ticket = || Rc::new(Ticket::default());
         let mut place = None;
         let outcome = self
@@ -185,7 +211,12 @@ impl ServerPool {
             });
             return;
         }
-        if now.saturating_duration_since(server.connected_at) >= self.settings.server_lifetime {
+        if self.is_outdated(&server) {
+            self.discard(server, ServerClose::Administrator);
+            return;
+        }
+        let lifetime = self.terms.borrow().settings.server_lifetime;
+        if now.saturating_duration_since(server.connected_at) >= lifetime {
             self.discard(server, ServerClose::Lifetime);
             return;
         }
@@ -194,14 +225,15 @@ impl ServerPool {
 
     /// A server comes back that a client has left something behind on, or may have: it is reset first.
     pub fn release_to_reset(self: &Rc<Self>, mut server: Box<ServerConnection>) {
-        let Some(reset) = self.settings.server_reset_query.clone() else {
+        let terms = self.terms();
+        let Some(reset) = terms.settings.server_reset_query.clone() else {
             self.release(server, (self.clock)());
             return;
         };
         let pool = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let reset = tokio::time::timeout(
-                pool.settings.server_connect_timeout,
+                terms.settings.server_connect_timeout,
                 server.ask(reset.as_bytes()),
             )
             .await;
@@ -219,10 +251,19 @@ impl ServerPool {
 
     /// A server is of no use any more.
     pub fn discard(self: &Rc<Self>, server: Box<ServerConnection>, why: ServerClose) {
+        self.say_closing(&server, why);
+        server.close();
+        if self.pool.borrow_mut().on_lost() {
+            self.connect();
+        }
+    }
+
+    fn say_closing(&self, server: &ServerConnection, why: ServerClose) {
         self.metrics.servers_closed.of(why).increase();
+        let identity = &self.terms.borrow().identity;
         tracing::info!(
-            database = &*self.identity.database,
-            user = &*self.identity.user,
+            database = &*identity.database,
+            user = &*identity.user,
             server_pid = server.process_id(),
             age_seconds = (self.clock)()
                 .saturating_duration_since(server.connected_at)
@@ -230,10 +271,6 @@ impl ServerPool {
             "closing server connection because: {}",
             why.as_str(),
         );
-        server.close();
-        if self.pool.borrow_mut().on_lost() {
-            self.connect();
-        }
     }
 
     /// Keeps the limits of time: ends waits that are too long, closes servers that are idle or alive for too long.
@@ -246,10 +283,9 @@ impl ServerPool {
             .pool
             .borrow_mut()
             .remove_aged(|server| server.connected_at, now);
+        let lifetime = self.terms.borrow().settings.server_lifetime;
         for server in aged {
-            let why = match now.saturating_duration_since(server.connected_at)
-                >= self.settings.server_lifetime
-            {
+            let why = match now.saturating_duration_since(server.connected_at) >= lifetime {
                 true => ServerClose::Lifetime,
                 false => ServerClose::IdleTimeout,
             };
@@ -287,7 +323,7 @@ impl ServerPool {
     /// How long until the client in front of the queue has waited for too long.
     pub fn next_deadline(&self, now: Instant) -> Option<Duration> {
         let since = self.pool.borrow().oldest_wait()?;
-        let timeout = self.settings.checkout_timeout?;
+        let timeout = self.terms.borrow().settings.checkout_timeout?;
         Some((since + timeout).saturating_duration_since(now))
     }
 
@@ -324,11 +360,8 @@ impl ServerPool {
     fn on_wait(&self, cause: QueueCause) {
         self.metrics.waits.of(cause).increase();
         // Only whose wait may end before the next round of `keep_time` has to be told of.
-        if self
-            .settings
-            .checkout_timeout
-            .is_some_and(|timeout| timeout < TIME_ROUND)
-        {
+        let timeout = self.terms.borrow().settings.checkout_timeout;
+        if timeout.is_some_and(|timeout| timeout < TIME_ROUND) {
             self.on_waiting.notify_one();
         }
     }
@@ -337,11 +370,17 @@ impl ServerPool {
         let pool = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let keys = pool.scram_keys.borrow().clone();
-            let connecting = ServerConnection::connect(&pool.target, keys, nonce(), pool.clock);
-            let connected =
-                tokio::time::timeout(pool.settings.server_connect_timeout, connecting).await;
-            match connected.unwrap_or(Err(ConnectError::TimedOut)) {
-                Ok((server, keys)) => pool.on_connected(server, keys),
+            let (terms, generation) = (pool.terms(), pool.generation.get());
+            let connecting = ServerConnection::connect(&terms.target, keys, nonce(), pool.clock);
+            let limit = terms.settings.server_connect_timeout;
+            match tokio::time::timeout(limit, connecting)
+                .await
+                .unwrap_or(Err(ConnectError::TimedOut))
+            {
+                Ok((mut server, keys)) => {
+                    server.generation = generation;
+                    pool.on_connected(server, keys);
+                }
                 Err(error) => pool.on_connect_failed(&error),
             }
         });
@@ -352,15 +391,16 @@ impl ServerPool {
             *self.scram_keys.borrow_mut() = keys;
         }
         self.metrics.servers_opened.increase();
+        let terms = self.terms();
         tracing::info!(
-            database = &*self.identity.database,
-            user = &*self.identity.user,
+            database = &*terms.identity.database,
+            user = &*terms.identity.user,
             server_pid = server.process_id(),
             "new connection to server",
         );
         let now = (self.clock)();
         self.pool.borrow_mut().on_connected();
-        self.check_in(Box::new(server), now);
+        self.release(Box::new(server), now);
     }
 
     fn on_connect_failed(self: &Rc<Self>, error: &ConnectError) {
@@ -373,10 +413,11 @@ impl ServerPool {
             ConnectError::Broken(_) | ConnectError::Login(_) => ConnectFailure::Login,
         };
         self.metrics.server_connect_failures.of(at).increase();
+        let terms = self.terms();
         tracing::warn!(
-            database = &*self.identity.database,
-            user = &*self.identity.user,
-            server = ?self.target.address,
+            database = &*terms.identity.database,
+            user = &*terms.identity.user,
+            server = ?terms.target.address,
             "server connection failed: {error}",
         );
         let turned_away = self.pool.borrow_mut().on_connect_failed();
@@ -394,9 +435,10 @@ impl ServerPool {
             .remove_idle(|server| server.poll_idle(cx).is_ready());
         for server in gone {
             self.metrics.servers_closed.of(ServerClose::Lost).increase();
+            let terms = self.terms();
             tracing::info!(
-                database = &*self.identity.database,
-                user = &*self.identity.user,
+                database = &*terms.identity.database,
+                user = &*terms.identity.user,
                 server_pid = server.process_id(),
                 "idle server connection was closed by the server",
             );

@@ -1,6 +1,6 @@
 //! What the clients of one worker share: its pools, its scratch, and who is there. Never seen by another thread.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::config::{Config, Host};
 use crate::protocol::cancel_key::CancelKey;
 use crate::scratch::Scratch;
 use crate::server::{ServerAddress, ServerCard, ServerTarget};
-use crate::server_pool::{ServerPool, TIME_ROUND, Ticket};
+use crate::server_pool::{ServerPool, TIME_ROUND, Terms, Ticket};
 use crate::session::annotator::AnnotationPolicy;
 use crate::session::requests::RequestPolicy;
 use crate::session::trace::{TracePolicy, TraceRules};
 use crate::telemetry::WorkerTelemetry;
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::registry::Registry;
-use crate::telemetry::slow_query::PoolIdentity;
+use crate::telemetry::slow_query::{PoolIdentity, SlowQueryPolicy};
 
 /// How long a client may take to read why it is sent away.
 pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -31,9 +31,9 @@ pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Shard {
     number: u8,
-    config: Arc<Config>,
+    config: RefCell<Arc<Config>>,
     registry: Arc<Registry>,
-    telemetry: WorkerTelemetry,
+    telemetry: RefCell<WorkerTelemetry>,
     scratch: RefCell<Scratch>,
     pools: RefCell<HashMap<PoolKey, Rc<ServerPool>>>,
     /// By the process id of their cancel keys.
@@ -93,9 +93,9 @@ impl Shard {
     ) -> Self {
         Self {
             number,
-            config,
+            config: RefCell::new(config),
             registry,
-            telemetry,
+            telemetry: RefCell::new(telemetry),
             scratch: RefCell::new(Scratch::new()),
             pools: RefCell::default(),
             sessions: RefCell::default(),
@@ -134,8 +134,8 @@ impl Shard {
     }
 
     /// Who is shown answered queries.
-    pub fn telemetry(&self) -> &WorkerTelemetry {
-        &self.telemetry
+    pub fn telemetry(&self) -> Ref<'_, WorkerTelemetry> {
+        self.telemetry.borrow()
     }
 
     /// Whether resting clients are sent away.
@@ -148,9 +148,30 @@ impl Shard {
         &self.registry.process
     }
 
-    /// The configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// The configuration, until the next reload.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// Goes by another configuration from now on. Clients of a database that is not there any more are sent away when they rest.
+    pub fn reload(&self, config: Arc<Config>) {
+        self.telemetry
+            .borrow_mut()
+            .set_policy(SlowQueryPolicy::from(&config.slow_query));
+        self.config.replace(config);
+        let pools: Vec<_> = self
+            .pools
+            .borrow()
+            .iter()
+            .map(|(key, pool)| (key.clone(), Rc::clone(pool)))
+            .collect();
+        for (key, pool) in pools {
+            match self.terms(&key) {
+                Some(terms) => pool.reload(terms),
+                None => pool.remove(),
+            }
+        }
+        self.wake_all();
     }
 
     /// A cancel key for a new client: no other one of this process has its process id, which also says which worker it is on.
@@ -189,17 +210,26 @@ impl Shard {
     /// The pool of a database and a user, made when it is first asked for. `None` where there is no such database.
     pub fn pool(&self, key: &PoolKey) -> Option<Rc<ServerPool>> {
         if let Some(pool) = self.pools.borrow().get(key) {
-            return Some(Rc::clone(pool));
+            // It may be of a database that is not there any more.
+            return self
+                .config()
+                .database(&key.database)
+                .map(|_| Rc::clone(pool));
         }
-        let pool = self.new_pool(key)?;
+        let terms = self.terms(key)?;
+        let metrics = self
+            .registry
+            .register_pool(self.number.into(), &key.database, &key.user);
+        let pool = ServerPool::start(terms, metrics, clock, Rc::clone(&self.on_waiting));
         self.pools
             .borrow_mut()
             .insert(key.clone(), Rc::clone(&pool));
         Some(pool)
     }
 
-    fn new_pool(&self, key: &PoolKey) -> Option<Rc<ServerPool>> {
-        let config = &self.config;
+    /// What the configuration says of a pool.
+    fn terms(&self, key: &PoolKey) -> Option<Terms> {
+        let config = &*self.config();
         let database = config.database(&key.database)?;
         let settings = config.pool_settings(&key.database, &key.user);
         let address = match &database.host {
@@ -245,26 +275,19 @@ impl Shard {
             tracestate_length: config.trace.max_tracestate_length.get(),
             ..TraceRules::default()
         });
-        let metrics = self
-            .registry
-            .register_pool(self.number.into(), &key.database, &key.user);
         let target = ServerTarget {
             address,
             database: database.name_on_server(&key.database).into(),
             user: user.into(),
             password,
         };
-        let on_waiting = Rc::clone(&self.on_waiting);
-        Some(ServerPool::start(
-            Arc::new(identity),
+        Some(Terms {
+            identity: Arc::new(identity),
             settings,
             policy,
-            Arc::new(trace),
-            metrics,
+            trace_policy: Arc::new(trace),
             target,
-            clock,
-            on_waiting,
-        ))
+        })
     }
 
     /// Ready when it drains and its last client has left.
@@ -278,10 +301,15 @@ impl Shard {
     pub fn drain(&self) {
         self.is_draining.set(true);
         self.close_idle_servers();
+        self.wake_all();
+        self.on_left.notify_one();
+    }
+
+    /// Wakes every client: limits of time or its right to be here may have changed.
+    fn wake_all(&self) {
         for card in self.sessions.borrow().values() {
             card.wake();
         }
-        self.on_left.notify_one();
     }
 
     /// Keeps the limits of time: coarsely, as nobody's query depends on it.

@@ -3,7 +3,6 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use tokio::runtime::{self, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +27,8 @@ pub enum Mail {
     Client(Box<Admitted>),
     /// Somebody wants a query cancelled; they are told when that has been passed on, or has come to nothing.
     Cancel(CancelKey, oneshot::Sender<CancelOutcome>),
+    /// Another configuration holds from now on.
+    Reload(Arc<Config>),
     /// Clients that are idle are sent away, the others when they are.
     Drain,
 }
@@ -36,7 +37,6 @@ pub enum Mail {
 #[derive(Debug)]
 pub struct Worker {
     mail: mpsc::Sender<Mail>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
@@ -51,7 +51,7 @@ impl Worker {
         telemetry: WorkerTelemetry,
     ) -> io::Result<Self> {
         let (mail, mailbox) = mpsc::channel(MAILBOX);
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
                 let runtime = match runtime::Builder::new_current_thread()
@@ -65,10 +65,7 @@ impl Worker {
                 let shard = Rc::new(Shard::new(number, config, registry, telemetry));
                 runtime.block_on(run(shard, mailbox));
             })?;
-        Ok(Self {
-            mail,
-            thread: Some(thread),
-        })
+        Ok(Self { mail })
     }
 
     /// Sends a letter, waiting for room in the mailbox. Whether the worker still lives.
@@ -79,15 +76,6 @@ impl Worker {
     /// Waits until the worker has ended, which it does when it was told to drain and its last client has left.
     pub async fn ended(&self) {
         self.mail.closed().await;
-    }
-
-    /// Waits for the thread of a worker that has ended.
-    pub fn join(mut self) {
-        if let Some(thread) = self.thread.take() {
-            drop(self.mail);
-            // A worker's panic was reported when it happened.
-            let _ = thread.join();
-        }
     }
 }
 
@@ -102,6 +90,7 @@ async fn run(shard: Rc<Shard>, mut mailbox: mpsc::Receiver<Mail>) {
                 tokio::task::spawn_local(serve_client(Rc::clone(&shard), admitted));
             }
             Mail::Cancel(key, done) => cancel(&shard, &key, done),
+            Mail::Reload(config) => shard.reload(config),
             Mail::Drain => shard.drain(),
         }
     }

@@ -13,6 +13,7 @@ use std::thread;
 
 use pgspan::app::App;
 use pgspan::config::Config;
+use pgspan::reload::Source;
 use pgspan::session::tally::ANNOTATION_OUTCOMES;
 use pgspan::telemetry::log::{LINE_QUEUE, Lines};
 use pgspan::telemetry::registry::{MetricLabels, Registry};
@@ -257,8 +258,12 @@ impl Proxy {
             .enable_all()
             .build()
             .unwrap();
+        let again: Source = {
+            let checked = checked.clone();
+            Box::new(move || Ok(checked.clone()))
+        };
         let app = runtime
-            .block_on(App::start(checked.config, registry, lines))
+            .block_on(App::start(checked.config, again, registry, lines))
             .unwrap();
         Self {
             address: app.listen_address(),

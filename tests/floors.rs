@@ -22,6 +22,7 @@ const FLOORS: [&[&str]; 5] = [
         "server",
         "cancel",
         "http",
+        "reload",
         "admin",
     ],
     &["app", "cli", "dev"],

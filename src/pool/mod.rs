@@ -90,6 +90,11 @@ impl<S, W> Pool<S, W> {
         self.limits
     }
 
+    /// Holds to other limits from now on. Servers beyond a smaller size leave as they come back.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// How many there are of each.
     pub fn occupancy(&self) -> Occupancy {
         Occupancy {
@@ -155,10 +160,7 @@ impl<S, W> Pool<S, W> {
         if self.in_use > 0 || self.connecting > 0 {
             return Vec::new();
         }
-        self.waiting
-            .drain(..)
-            .map(|waiting| waiting.waiter)
-            .collect()
+        self.remove_waiting()
     }
 
     /// A server that was in use is gone. Whether the caller has to make another connection for those who wait.
@@ -208,6 +210,14 @@ impl<S, W> Pool<S, W> {
             overdue.push(first.waiter);
         }
         overdue
+    }
+
+    /// Takes out every client that waits.
+    pub fn remove_waiting(&mut self) -> Vec<W> {
+        self.waiting
+            .drain(..)
+            .map(|waiting| waiting.waiter)
+            .collect()
     }
 
     /// A client that waits has left.

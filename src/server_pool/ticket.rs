@@ -29,6 +29,8 @@ pub enum Refusal {
     Cancelled,
     /// The proxy ends.
     Draining,
+    /// The configuration has no such database any more.
+    Removed,
 }
 
 impl Refusal {
@@ -49,6 +51,7 @@ impl Refusal {
                 SqlState::ADMIN_SHUTDOWN,
                 "terminating connection due to administrator command",
             ),
+            Self::Removed => ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, "database removed"),
         }
     }
 }

@@ -55,7 +55,7 @@ impl ServerPool {
         let mut reported = server.reported.clone();
         if !sql.is_empty() {
             let asked = tokio::time::timeout(
-                self.settings.server_connect_timeout,
+                self.terms().settings.server_connect_timeout,
                 server.ask_reported(&sql),
             );
             match asked.await.unwrap_or(Err(AskError::Broken)) {

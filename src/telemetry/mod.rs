@@ -72,7 +72,7 @@ impl Telemetry {
         })
     }
 
-    /// A handle for a worker. After a reload the worker takes another one.
+    /// A handle for a worker.
     pub fn worker(&self, policy: SlowQueryPolicy) -> WorkerTelemetry {
         WorkerTelemetry {
             policy,
@@ -100,6 +100,11 @@ impl Telemetry {
 }
 
 impl WorkerTelemetry {
+    /// From now on other queries are notable.
+    pub fn set_policy(&mut self, policy: SlowQueryPolicy) {
+        self.policy = policy;
+    }
+
     /// Counts an answered query into its pool's metrics, and puts it into the queues where it is notable. Waits for nothing.
     /// A query that is not notable costs no clock, no lock, no allocation.
     #[inline]

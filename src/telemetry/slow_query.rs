@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::config;
 use crate::protocol::error_response::SqlState;
 use crate::session::query_record::{Outcome, Phases, QueryKind, QueryRecord};
 use crate::telemetry::instrument::label;
@@ -32,6 +33,21 @@ pub struct Telling {
     pub masked: bool,
     /// How many characters of a query a line has; a span has all that is kept.
     pub line_limit: usize,
+}
+
+impl From<&config::SlowQuery> for SlowQueryPolicy {
+    fn from(config: &config::SlowQuery) -> Self {
+        Self {
+            threshold: config.threshold,
+            wait_threshold: config.wait_threshold,
+            ratio: 0.0,
+            log: config.log,
+            telling: Telling {
+                masked: config.masked,
+                line_limit: config.text_limit,
+            },
+        }
+    }
 }
 
 impl Default for SlowQueryPolicy {

@@ -7,6 +7,7 @@ mod support;
 
 mod losses;
 mod proxying;
+mod reload;
 mod time_limits;
 
 use support::messages::{command_complete, query, ready, row, row_description};

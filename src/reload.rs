@@ -1,0 +1,140 @@
+//! Replaces the configuration of a running proxy, whole or not at all.
+
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::sync::Mutex;
+
+use crate::admission::Gate;
+use crate::config::{Checked, Config};
+use crate::telemetry::metrics::ProcessMetrics;
+use crate::worker::{Mail, Worker};
+
+/// Reads the configuration again, from where it came from at the start.
+pub type Source = Box<dyn Fn() -> Result<Checked, Refused> + Send + Sync>;
+
+/// Why a configuration was not taken: what is wrong with it, for the log.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+/// Reads the configuration again and hands it to everyone who goes by it.
+pub struct Reloader {
+    source: Source,
+    gate: Arc<Gate>,
+    workers: Arc<[Worker]>,
+    process: Arc<ProcessMetrics>,
+    /// What holds. Held while a reload goes on: one at a time.
+    current: Mutex<Arc<Config>>,
+}
+
+impl fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reloader").finish_non_exhaustive()
+    }
+}
+
+impl Reloader {
+    /// For a proxy that runs with `config`.
+    pub fn new(
+        source: Source,
+        config: Arc<Config>,
+        gate: Arc<Gate>,
+        workers: Arc<[Worker]>,
+        process: Arc<ProcessMetrics>,
+    ) -> Self {
+        Self {
+            source,
+            gate,
+            workers,
+            process,
+            current: Mutex::new(config),
+        }
+    }
+
+    /// Reads the configuration again. If it is good it holds from now on, but for what needs a restart.
+    ///
+    /// # Errors
+    /// If it is not; nothing has changed then.
+    pub async fn reload(&self) -> Result<(), Refused> {
+        let Checked { config, warnings } = (self.source)()?;
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        self.replace(|_| config).await;
+        Ok(())
+    }
+
+    /// Replaces what holds by what `change` makes of it, but for what needs a restart.
+    pub async fn replace(&self, change: impl FnOnce(&Config) -> Config) {
+        let mut current = self.current.lock().await;
+        let mut next = change(&current);
+        for setting in keep_until_restart(&current, &mut next) {
+            tracing::warn!(
+                "{setting} has changed: it needs a restart, the old value holds until then"
+            );
+        }
+        let next = Arc::new(next);
+        show(&next, &self.process);
+        self.gate.reload(Arc::clone(&next));
+        for worker in &*self.workers {
+            worker.send(Mail::Reload(Arc::clone(&next))).await;
+        }
+        *current = next;
+    }
+
+    /// What holds.
+    pub async fn config(&self) -> Arc<Config> {
+        Arc::clone(&*self.current.lock().await)
+    }
+}
+
+/// Shows the configuration in the gauges.
+pub fn show(config: &Config, process: &ProcessMetrics) {
+    let count = |number: usize| number as u64;
+    process
+        .configured_databases
+        .set(count(config.databases.len()));
+    process.configured_users.set(count(config.users.len()));
+    process
+        .max_client_connections
+        .set(count(config.listen.max_client_connections.get()));
+}
+
+/// Keeps in `next` what only a restart can change, and names what was to be changed of it.
+fn keep_until_restart(current: &Config, next: &mut Config) -> Vec<&'static str> {
+    let mut kept = Vec::new();
+    /// One setting each: `listen.address`.
+    macro_rules! keep {
+        ($($setting:ident).+) => {
+            if next.$($setting).+ != current.$($setting).+ {
+                next.$($setting).+ = current.$($setting).+.clone();
+                kept.push(stringify!($($setting).+));
+            }
+        };
+    }
+    keep!(listen.address);
+    keep!(listen.backlog);
+    keep!(http.address);
+    keep!(workers.count);
+    keep!(otlp);
+    keep!(log);
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_a_restart_stays_and_is_named() {
+        let current = Config::default();
+        let mut next = Config::default();
+        next.listen.backlog = 5;
+        next.pool.max_prepared_statements = 7;
+        assert_eq!(keep_until_restart(&current, &mut next), ["listen.backlog"]);
+        assert_eq!(next.listen.backlog, current.listen.backlog);
+        assert_eq!(next.pool.max_prepared_statements, 7);
+    }
+}
