@@ -1,17 +1,18 @@
 //! Accepts connections, lets clients log in, and deals them to the workers.
 
+use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{AdmissionError, Admitted, Arrival, Gate};
 use crate::cancel;
+use crate::net::socket::{Socket, Stream};
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::startup::StartupError;
 use crate::session::greeting::GreetingError;
@@ -64,9 +65,12 @@ impl Acceptor {
             };
             match connection {
                 Ok((stream, _)) => {
+                    let Ok(stream) = stream.into_std() else {
+                        continue;
+                    };
                     let acceptor = Arc::clone(&self);
                     tokio::spawn(async move {
-                        acceptor.receive(stream).await;
+                        acceptor.receive(Stream::Tcp(stream)).await;
                         drop(permit);
                     });
                 }
@@ -78,15 +82,18 @@ impl Acceptor {
         }
     }
 
-    async fn receive(&self, stream: TcpStream) {
+    async fn receive(&self, stream: Stream) {
         let accepted_at = clock();
+        let peer = stream.peer_address();
+        let Ok(socket) = stream.prepare().and_then(|()| Socket::new(stream)) else {
+            // It has gone in the same moment.
+            return;
+        };
         self.process.clients_accepted.increase();
         self.process.clients_logging_in.increase();
-        let peer = stream.peer_addr().ok();
-        let _ = stream.set_nodelay(true);
         let login_timeout = self.gate.config().listen.login_timeout;
         let arrival =
-            tokio::time::timeout(login_timeout, self.gate.admit(stream, accepted_at)).await;
+            tokio::time::timeout(login_timeout, self.gate.admit(socket, accepted_at)).await;
         self.process.clients_logging_in.decrease();
         match arrival {
             Ok(Ok(Arrival::Client(admitted))) => {
@@ -94,16 +101,17 @@ impl Acceptor {
                     database = &*admitted.database,
                     user = &*admitted.user,
                     peer = peer.map(tracing::field::display),
-                    "login attempt: db={} user={} tls=no",
+                    "login attempt: db={} user={} tls={}",
                     admitted.database,
-                    admitted.user
+                    admitted.user,
+                    admitted.encryption.as_deref().unwrap_or("no")
                 );
                 let worker = self.worker_for(&admitted);
                 // A worker that is gone has let go of the client: its connection is closed.
                 worker.send(Mail::Client(admitted)).await;
             }
-            Ok(Ok(Arrival::Cancel(key, stream))) => self.cancel(key, stream).await,
-            Ok(Err((error, stream))) => self.turn_away(&error, stream, accepted_at, peer).await,
+            Ok(Ok(Arrival::Cancel(key, socket))) => self.cancel(key, socket).await,
+            Ok(Err((error, socket))) => self.turn_away(&error, socket, accepted_at, peer).await,
             Err(_) => {
                 self.process
                     .clients_rejected
@@ -127,7 +135,7 @@ impl Acceptor {
         self.workers.get(number).expect("a remainder of the length")
     }
 
-    async fn cancel(&self, key: CancelKey, stream: TcpStream) {
+    async fn cancel(&self, key: CancelKey, socket: Socket) {
         let (done, outcome) = oneshot::channel();
         let outcome = match self.workers.get(cancel::worker_of(key.process_id())) {
             Some(worker) if worker.send(Mail::Cancel(key, done)).await => {
@@ -137,13 +145,13 @@ impl Acceptor {
         };
         self.process.cancels.of(outcome).increase();
         // The client waits for the end of the connection: only now may it take the cancel for delivered.
-        drop(stream);
+        drop(socket);
     }
 
     async fn turn_away(
         &self,
         error: &AdmissionError,
-        stream: Option<TcpStream>,
+        socket: Option<Socket>,
         accepted_at: std::time::Instant,
         peer: Option<std::net::SocketAddr>,
     ) {
@@ -180,17 +188,17 @@ impl Acceptor {
                 "closing because: {error}"
             );
         }
-        let (Some(response), Some(mut stream)) = (error.response(), stream) else {
+        let (Some(response), Some(mut socket)) = (error.response(), socket) else {
             return;
         };
         let mut out = Vec::new();
         response.encode(&mut out);
         let goodbye = async {
-            stream.write_all(&out).await?;
-            stream.shutdown().await?;
+            socket.write_all(&out).await?;
+            socket.shutdown()?;
             // What the client still sends is read, or its system would throw away what it has not read yet.
             let mut unread = [0; 1024];
-            while stream.read(&mut unread).await? > 0 {}
+            while poll_fn(|cx| socket.poll_read(cx, &mut unread)).await? > 0 {}
             io::Result::Ok(())
         };
         // It may be that nobody reads it.

@@ -10,14 +10,13 @@ use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::auth::scram::{DEFAULT_ITERATIONS, MockSecret, Nonce, SALT_LENGTH, ScramVerifier};
 use crate::auth::verifier::Verifier;
 use crate::config::Config;
 use crate::config::choices::AuthMethod;
-use crate::net::socket::Stream;
+use crate::net::socket::{Detached, Socket};
+use crate::net::tls_session::TlsSession;
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::frame::{Frame, FrameHeader};
@@ -34,9 +33,11 @@ use crate::telemetry::metrics::ProcessMetrics;
 #[derive(Debug)]
 pub struct Admitted {
     /// Its connection, of no runtime.
-    pub stream: Stream,
+    pub socket: Detached,
     /// Where it is.
     pub peer: Option<SocketAddr>,
+    /// How the connection is encrypted, if it is: `TLSv1.3/TLS_AES_256_GCM_SHA384/ECDH=X25519`.
+    pub encryption: Option<Box<str>>,
     /// Who it is.
     pub user: Box<str>,
     /// What it wants to use.
@@ -86,7 +87,7 @@ pub enum Arrival {
     /// A client that has logged in. Boxed: it is passed from thread to thread.
     Client(Box<Admitted>),
     /// Somebody who wants a query cancelled, and reads nothing but the end of the connection.
-    Cancel(CancelKey, TcpStream),
+    Cancel(CancelKey, Socket),
 }
 
 /// Why a connection came to nothing.
@@ -179,27 +180,27 @@ impl Gate {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Greets a client and lets it log in. The stream comes back where the client is to read why it was refused.
+    /// Greets a client and lets it log in. The socket comes back where the client is to read why it was refused.
     pub async fn admit(
         &self,
-        stream: TcpStream,
+        socket: Socket,
         accepted_at: Instant,
-    ) -> Result<Arrival, (AdmissionError, Option<TcpStream>)> {
+    ) -> Result<Arrival, (AdmissionError, Option<Socket>)> {
         let mut entrance = Entrance {
-            stream,
+            socket,
             input: BytesMut::with_capacity(512),
             out: Vec::new(),
         };
         match self.admit_at(&mut entrance).await {
-            Ok(Admission::Cancel(key)) => Ok(Arrival::Cancel(key, entrance.stream)),
+            Ok(Admission::Cancel(key)) => Ok(Arrival::Cancel(key, entrance.socket)),
             Ok(Admission::Client {
                 message,
                 version,
                 place,
             }) => {
-                let lost = |error| (AdmissionError::Lost(error), None);
-                let peer = entrance.stream.peer_addr().ok();
-                let stream = Stream::Tcp(entrance.stream.into_std().map_err(lost)?);
+                let socket = entrance.socket;
+                let peer = socket.stream().peer_address();
+                let encryption = socket.tls().and_then(TlsSession::description);
                 let StartupMessage {
                     user,
                     database,
@@ -207,8 +208,9 @@ impl Gate {
                     ..
                 } = message;
                 Ok(Arrival::Client(Box::new(Admitted {
-                    stream,
+                    socket: socket.detach(),
                     peer,
+                    encryption,
                     user: text(&user),
                     database: text(&database),
                     parameters,
@@ -219,7 +221,7 @@ impl Gate {
                     place,
                 })))
             }
-            Err(error) => Err((error, Some(entrance.stream))),
+            Err(error) => Err((error, Some(entrance.socket))),
         }
     }
 
@@ -304,7 +306,7 @@ enum Admission {
 
 /// A connection that is being admitted.
 struct Entrance {
-    stream: TcpStream,
+    socket: Socket,
     /// Read, but not yet used.
     input: BytesMut,
     /// To be sent.
@@ -321,7 +323,7 @@ impl Entrance {
             self.input.advance(used);
             match step {
                 GreetingStep::NeedMore => self.read().await?,
-                GreetingStep::Reply(reply) => self.stream.write_all(&[reply]).await?,
+                GreetingStep::Reply(reply) => self.socket.write_all(&[reply]).await?,
                 GreetingStep::Done(greeted) => return Ok(greeted),
             }
         }
@@ -348,14 +350,14 @@ impl Entrance {
     }
 
     async fn read(&mut self) -> Result<(), AdmissionError> {
-        match self.stream.read_buf(&mut self.input).await? {
+        match self.socket.read_buf(&mut self.input).await? {
             0 => Err(AdmissionError::Lost(io::ErrorKind::UnexpectedEof.into())),
             _ => Ok(()),
         }
     }
 
     async fn flush(&mut self) -> Result<(), AdmissionError> {
-        self.stream.write_all(&self.out).await?;
+        self.socket.write_all(&self.out).await?;
         self.out.clear();
         Ok(())
     }

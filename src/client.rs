@@ -82,7 +82,7 @@ impl Drop for Presence {
 /// Tells the client what it has to know. `None` where it was sent away instead.
 async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
     let Admitted {
-        stream,
+        socket,
         user,
         database,
         parameters,
@@ -92,7 +92,7 @@ async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
         place,
         ..
     } = *admitted;
-    let socket = stream.prepare().and_then(|()| Socket::new(stream)).ok()?;
+    let socket = Socket::attach(socket).ok()?;
     let mut lane = Lane::new(socket);
     let key = PoolKey { database, user };
     let process = shard.process();

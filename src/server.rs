@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::Notify;
 
@@ -148,67 +147,41 @@ impl ConnectError {
     }
 }
 
-/// A stream of the runtime, while a server is being logged in to.
-enum Connecting {
-    Tcp(TcpStream, SocketAddr),
-    Unix(UnixStream, PathBuf),
+/// Opens a connection to where a server listens.
+async fn open(address: &ServerAddress) -> Result<(Socket, PeerAddress), ConnectError> {
+    let (stream, address) = match address {
+        ServerAddress::Tcp(host, port) => {
+            let (stream, address) = open_tcp(host, *port).await?;
+            let stream = stream.into_std().map(Stream::Tcp);
+            (stream, PeerAddress::Tcp(address))
+        }
+        ServerAddress::Unix(path) => {
+            let stream = UnixStream::connect(path)
+                .await
+                .map_err(ConnectError::Unreachable)?;
+            let stream = stream.into_std().map(Stream::Unix);
+            (stream, PeerAddress::Unix(path.clone()))
+        }
+    };
+    let socket = stream
+        .and_then(|stream| stream.prepare().map(|()| stream))
+        .and_then(Socket::new)
+        .map_err(ConnectError::Unreachable)?;
+    Ok((socket, address))
 }
 
-impl Connecting {
-    async fn connect(address: &ServerAddress) -> Result<Self, ConnectError> {
-        match address {
-            ServerAddress::Tcp(host, port) => {
-                let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-                let addresses = lookup_host((&**host, *port))
-                    .await
-                    .map_err(ConnectError::Unresolved)?;
-                for address in addresses {
-                    match TcpStream::connect(address).await {
-                        Ok(stream) => return Ok(Self::Tcp(stream, address)),
-                        Err(error) => last = error,
-                    }
-                }
-                Err(ConnectError::Unreachable(last))
-            }
-            ServerAddress::Unix(path) => {
-                let stream = UnixStream::connect(path)
-                    .await
-                    .map_err(ConnectError::Unreachable)?;
-                Ok(Self::Unix(stream, path.clone()))
-            }
+async fn open_tcp(host: &str, port: u16) -> Result<(TcpStream, SocketAddr), ConnectError> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let addresses = lookup_host((host, port))
+        .await
+        .map_err(ConnectError::Unresolved)?;
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok((stream, address)),
+            Err(error) => last = error,
         }
     }
-
-    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream, _) => stream.write_all(bytes).await,
-            Self::Unix(stream, _) => stream.write_all(bytes).await,
-        }
-    }
-
-    /// Appends what comes next to `buffer`.
-    async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<()> {
-        let read = match self {
-            Self::Tcp(stream, _) => stream.read_buf(buffer).await?,
-            Self::Unix(stream, _) => stream.read_buf(buffer).await?,
-        };
-        if read == 0 {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        } else {
-            Ok(())
-        }
-    }
-
-    fn finish(self) -> io::Result<(Socket, PeerAddress)> {
-        let (stream, address) = match self {
-            Self::Tcp(stream, address) => {
-                (Stream::Tcp(stream.into_std()?), PeerAddress::Tcp(address))
-            }
-            Self::Unix(stream, path) => (Stream::Unix(stream.into_std()?), PeerAddress::Unix(path)),
-        };
-        stream.prepare()?;
-        Ok((Socket::new(stream)?, address))
-    }
+    Err(ConnectError::Unreachable(last))
 }
 
 impl ServerConnection {
@@ -221,7 +194,7 @@ impl ServerConnection {
         nonce: Nonce,
         clock: impl Fn() -> Instant,
     ) -> Result<(Self, Option<CachedKeys>), ConnectError> {
-        let mut stream = Connecting::connect(&target.address).await?;
+        let (mut socket, address) = open(&target.address).await?;
         let mut out = Vec::new();
         let login = ServerLogin::begin(
             ServerLoginRequest {
@@ -236,8 +209,7 @@ impl ServerConnection {
             },
             &mut out,
         );
-        let identity = log_in(login, &mut stream, out).await?;
-        let (socket, address) = stream.finish().map_err(ConnectError::Broken)?;
+        let identity = log_in(login, &mut socket, out).await?;
         let ServerIdentity {
             parameters,
             cancel_key,
@@ -281,7 +253,7 @@ impl ServerConnection {
     }
 
     /// Tells the server good-bye, as far as it takes it at once.
-    pub fn close(self) {
+    pub fn close(mut self) {
         let mut goodbye = Vec::new();
         encode::terminate(&mut goodbye);
         // Whether it arrives or not: the connection is closed.
@@ -291,12 +263,12 @@ impl ServerConnection {
 
 async fn log_in(
     mut login: ServerLogin,
-    stream: &mut Connecting,
+    socket: &mut Socket,
     mut out: Vec<u8>,
 ) -> Result<ServerIdentity, ConnectError> {
     let mut input = BytesMut::with_capacity(4096);
     loop {
-        stream.write_all(&out).await.map_err(ConnectError::Broken)?;
+        socket.write_all(&out).await.map_err(ConnectError::Broken)?;
         out.clear();
         while out.is_empty() {
             match take_frame(&input)? {
@@ -307,13 +279,18 @@ async fn log_in(
                     }
                     ServerProgress::Done(identity) => return Ok(identity),
                 },
-                None => stream
-                    .read(&mut input)
-                    .await
-                    .map_err(ConnectError::Broken)?,
+                None => match socket.read_buf(&mut input).await {
+                    Ok(0) => return Err(lost()),
+                    Ok(_) => {}
+                    Err(error) => return Err(ConnectError::Broken(error)),
+                },
             }
         }
     }
+}
+
+fn lost() -> ConnectError {
+    ConnectError::Broken(io::ErrorKind::UnexpectedEof.into())
 }
 
 /// The first message in `input`, if it is complete, and how long it is.

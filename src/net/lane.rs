@@ -31,7 +31,7 @@ impl Lane {
 
     /// Whether everything has been written.
     pub fn is_drained(&self) -> bool {
-        self.backlog.is_empty()
+        self.backlog.is_empty() && !self.socket.has_unsent()
     }
 
     /// Bytes that wait for the peer.
@@ -97,6 +97,7 @@ impl Lane {
         // The memory goes back: an idle connection holds none.
         self.backlog = Vec::new();
         self.written = 0;
+        ready!(self.socket.poll_flush(cx))?;
         self.socket.on_drained()?;
         Poll::Ready(Ok(()))
     }

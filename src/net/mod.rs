@@ -2,3 +2,4 @@
 
 pub mod lane;
 pub mod socket;
+pub mod tls_session;

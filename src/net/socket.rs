@@ -1,18 +1,22 @@
-//! A connected socket of a worker: TCP or Unix, one type.
+//! A connected socket: TCP or Unix, with TLS or without, one type.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{BufMut as _, BytesMut};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A connected stream, of no runtime yet: what moves from the thread that accepted it to the worker that serves it.
+use crate::net::tls_session::{Pulled, Readable, TlsSession};
+
+/// A connected stream, of no runtime yet.
 pub enum Stream {
     /// Over TCP.
     Tcp(TcpStream),
@@ -24,10 +28,20 @@ pub enum Stream {
 ///
 /// It asks to be woken when it can be read. That it can be written is only asked for after a write that did not go through:
 /// a Unix socket would otherwise wake its task a third time for every query.
+///
+/// With TLS the bytes that come and go here are those inside.
 pub struct Socket {
     /// `None` only while it is being registered anew.
     fd: Option<AsyncFd<Stream>>,
+    tls: Option<Box<TlsSession>>,
     wants_write: bool,
+}
+
+/// A socket of no runtime: what moves from the thread that accepted it to the worker that serves it.
+#[derive(Debug)]
+pub struct Detached {
+    stream: Stream,
+    tls: Option<Box<TlsSession>>,
 }
 
 /// How a TCP connection is kept alive.
@@ -77,6 +91,13 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.peer_addr().ok(),
             Self::Unix(_) => None,
+        }
+    }
+
+    fn shutdown_write(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
         }
     }
 }
@@ -131,10 +152,25 @@ impl Write for &Stream {
 impl Socket {
     /// Registers a stream with the runtime that this is called on.
     pub fn new(stream: Stream) -> io::Result<Self> {
+        Self::attach(Detached { stream, tls: None })
+    }
+
+    /// Registers a socket that was detached from another runtime.
+    pub fn attach(detached: Detached) -> io::Result<Self> {
         Ok(Self {
-            fd: Some(watch(stream, Interest::READABLE)?),
+            fd: Some(watch(detached.stream, Interest::READABLE)?),
+            tls: detached.tls,
             wants_write: false,
         })
+    }
+
+    /// Leaves the runtime.
+    pub fn detach(mut self) -> Detached {
+        let fd = self.fd.take().expect("it is registered between calls");
+        Detached {
+            stream: fd.into_inner(),
+            tls: self.tls.take(),
+        }
     }
 
     fn fd(&self) -> &AsyncFd<Stream> {
@@ -146,8 +182,62 @@ impl Socket {
         self.fd().get_ref()
     }
 
+    /// Its TLS, if it has any.
+    pub fn tls(&self) -> Option<&TlsSession> {
+        self.tls.as_deref()
+    }
+
+    /// From now on everything goes through TLS; `ahead` has been read already. The handshake is still to be waited for.
+    pub fn start_tls(&mut self, mut session: TlsSession, ahead: &[u8]) -> io::Result<()> {
+        debug_assert!(self.tls.is_none(), "TLS within TLS");
+        let fed = session.feed(ahead);
+        self.tls = Some(Box::new(session));
+        if fed.is_err() {
+            self.flush_alert();
+        }
+        fed
+    }
+
+    /// Waits for the end of the TLS handshake.
+    pub async fn handshake(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_handshake(cx)).await
+    }
+
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_flush(cx))?;
+            let (Some(fd), Some(tls)) = (&self.fd, &mut self.tls) else {
+                return Poll::Ready(Ok(()));
+            };
+            if !tls.is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(pull(fd, tls, cx)) {
+                Ok(Pulled::Records { .. }) => {}
+                Ok(Pulled::End) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Err(error) => {
+                    self.flush_alert();
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+
+    /// Says why in TLS's own way, as far as the kernel takes it at once.
+    fn flush_alert(&mut self) {
+        // Whether it arrives or not: the connection is given up.
+        let _ = self.flush();
+    }
+
     /// Reads what is there; zero at the end of the stream. Makes no system call unless something may be there.
-    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.tls.is_some() {
+            return self.poll_read_tls(cx, buffer);
+        }
         loop {
             let mut guard = ready!(self.fd().poll_read_ready(cx))?;
             match guard.try_io(|fd| {
@@ -168,8 +258,57 @@ impl Socket {
         }
     }
 
+    fn poll_read_tls(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        match ready!(self.poll_bytes(cx))? {
+            Readable::Bytes => {}
+            Readable::Closed => return Poll::Ready(Ok(0)),
+        }
+        let tls = self.tls.as_mut().expect("the caller has asked");
+        // Filled from several records: that is fewer turns for the one who reads.
+        let mut filled = 0;
+        while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
+            match tls.take(room)? {
+                0 => break,
+                len => filled += len,
+            }
+        }
+        Poll::Ready(Ok(filled))
+    }
+
+    /// Waits until TLS has bytes for us, or the end has come.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Readable>> {
+        loop {
+            let (Some(fd), Some(tls)) = (&self.fd, &mut self.tls) else {
+                return Poll::Ready(Ok(Readable::Closed));
+            };
+            if let Some(readable) = tls.readable()? {
+                return Poll::Ready(Ok(readable));
+            }
+            match ready!(pull(fd, tls, cx)) {
+                Ok(Pulled::Records { .. }) => {
+                    if tls.has_unsent() {
+                        // The answer to a new key. What the kernel does not take now goes ahead of what is written next.
+                        self.flush()?;
+                    }
+                }
+                Ok(Pulled::End) => return Poll::Ready(Ok(Readable::Closed)),
+                Err(error) => {
+                    self.flush_alert();
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+
     /// Waits until there may be something to read, or the peer has closed.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<Readable>> {
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Readable>> {
+        if self.tls.is_some() {
+            return self.poll_bytes(cx);
+        }
         let guard = ready!(self.fd().poll_read_ready(cx))?;
         let closed = guard.ready().is_read_closed();
         Poll::Ready(Ok(if closed {
@@ -180,7 +319,12 @@ impl Socket {
     }
 
     /// Writes as much as the kernel takes, without waiting. Zero if it takes nothing now: then wait by [`Socket::poll_writable`].
-    pub fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    ///
+    /// With TLS, what has become records counts as written; [`Socket::has_unsent`] says whether some are still here.
+    pub fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.tls.is_some() {
+            return self.write_tls(slices);
+        }
         let mut stream = self.stream();
         loop {
             let written = match slices {
@@ -197,6 +341,82 @@ impl Socket {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    fn write_tls(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        // One connection's records don't pile up: while old ones are here, no new ones are made.
+        if self.has_unsent() && !self.flush()? {
+            return Ok(0);
+        }
+        let written = match &mut self.tls {
+            Some(tls) => tls.put(slices)?,
+            None => 0,
+        };
+        self.flush()?;
+        Ok(written)
+    }
+
+    /// Whether there are records that the kernel has not taken yet.
+    pub fn has_unsent(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.has_unsent())
+    }
+
+    /// Writes records as far as the kernel takes them. Whether it took all.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        let (Some(fd), Some(tls)) = (&self.fd, &mut self.tls) else {
+            return Ok(true);
+        };
+        while tls.has_unsent() {
+            match tls.push(fd.get_ref()) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits until the kernel has taken all records.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.flush()? {
+            ready!(self.poll_writable(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Appends what comes next to `buffer`: how much, zero at the end. Cancel safe.
+    pub async fn read_buf(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        /// As much as a login says at a time.
+        const ROOM: usize = 4096;
+        let mut room = zeroize::Zeroizing::new([0; ROOM]);
+        let len = poll_fn(|cx| self.poll_read(cx, &mut *room)).await?;
+        buffer.put_slice(room.get(..len).unwrap_or_default());
+        Ok(len)
+    }
+
+    /// Writes all of `bytes`, and waits until the kernel has them. Not cancel safe: a part may have been written.
+    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        poll_fn(|cx| {
+            while !bytes.is_empty() {
+                match self.write(&[IoSlice::new(bytes)])? {
+                    0 => ready!(self.poll_writable(cx))?,
+                    len => bytes = bytes.get(len..).unwrap_or_default(),
+                }
+            }
+            self.poll_flush(cx)
+        })
+        .await
+    }
+
+    /// Says that we won't send more. What is still to be sent is sent as far as the kernel takes it at once.
+    pub fn shutdown(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            tls.say_goodbye();
+        }
+        self.flush()?;
+        self.stream().shutdown_write()
     }
 
     /// Waits until the kernel may take more. From now on the socket asks for both.
@@ -231,21 +451,44 @@ impl Socket {
     }
 }
 
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let (Some(_), Some(tls)) = (&self.fd, &mut self.tls) {
+            tls.say_goodbye();
+            // It may be that nobody reads it.
+            let _ = self.flush();
+        }
+    }
+}
+
+/// Reads records, when the kernel says that there may be some.
+fn pull(
+    fd: &AsyncFd<Stream>,
+    tls: &mut TlsSession,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Pulled>> {
+    loop {
+        let mut guard = ready!(fd.poll_read_ready(cx))?;
+        match guard.try_io(|fd| tls.pull(fd.get_ref())) {
+            Ok(Ok(pulled)) => {
+                if pulled == (Pulled::Records { is_all: true }) {
+                    guard.clear_ready();
+                }
+                return Poll::Ready(Ok(pulled));
+            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(Err(error)) => return Poll::Ready(Err(error)),
+            Err(_would_block) => {}
+        }
+    }
+}
+
 #[expect(
     deprecated,
     reason = "unsound for types whose descriptor may change; a `Stream` keeps its own for as long as it lives"
 )]
 fn watch(stream: Stream, interest: Interest) -> io::Result<AsyncFd<Stream>> {
     AsyncFd::with_interest(stream, interest)
-}
-
-/// What there is to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readable {
-    /// Bytes, perhaps.
-    Bytes,
-    /// The peer won't send more than what is still unread.
-    Closed,
 }
 
 impl fmt::Debug for Socket {
