@@ -416,6 +416,7 @@ impl Link {
 
     /// The client gets a server.
     fn link(&mut self, server: Box<ServerConnection>, now: Instant) {
+        server.lane.socket.on_new_reader();
         *self.card.server.borrow_mut() = Some(Rc::clone(&server.card));
         self.server = Some(server);
         self.is_newly_linked = true;

@@ -152,7 +152,7 @@ impl ServerPool {
             (Checkout::Use(mut server), _) => {
                 // It may have closed in the same moment, with the watcher's turn still to come.
                 let mut cx = Context::from_waker(Waker::noop());
-                if server.poll_idle(&mut cx).is_ready() {
+                if server.lane.socket.may_be_read() && server.poll_idle(&mut cx).is_ready() {
                     self.discard(server, ServerClose::Lost);
                     return self.checkout(now);
                 }
@@ -340,6 +340,7 @@ impl ServerPool {
 
     /// A server that was in use goes to whoever waits longest, or rests, watched.
     fn check_in(self: &Rc<Self>, mut server: Box<ServerConnection>, now: Instant) {
+        server.lane.socket.on_new_reader();
         let rests = self.pool.borrow().oldest_wait().is_none();
         if rests
             && let Some(watcher) = &*self.watcher.borrow()

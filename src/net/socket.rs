@@ -1,5 +1,6 @@
 //! A connected socket: TCP or Unix, with TLS or without, one type.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
@@ -35,6 +36,9 @@ pub struct Socket {
     fd: Option<AsyncFd<Stream>>,
     tls: Option<Box<TlsSession>>,
     wants_write: bool,
+    /// A read found nothing, and since then its task is woken by what comes: as long as nothing has come it need not say
+    /// again that it waits.
+    is_awaited: Cell<bool>,
 }
 
 /// A socket of no runtime: what moves from the thread that accepted it to the worker that serves it.
@@ -161,6 +165,7 @@ impl Socket {
             fd: Some(watch(detached.stream, Interest::READABLE)?),
             tls: detached.tls,
             wants_write: false,
+            is_awaited: Cell::new(false),
         })
     }
 
@@ -230,6 +235,8 @@ impl Socket {
     }
 
     /// Reads what is there; zero at the end of the stream. Makes no system call unless something may be there.
+    ///
+    /// Whoever reads in the place of another task must say so first, by [`Socket::on_new_reader`].
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -239,23 +246,57 @@ impl Socket {
             return self.poll_read_tls(cx, buffer);
         }
         loop {
-            let mut guard = ready!(self.fd().poll_read_ready(cx))?;
-            match guard.try_io(|fd| {
-                let mut stream = fd.get_ref();
-                stream.read(buffer)
-            }) {
-                Ok(Ok(len)) => {
-                    if len > 0 && len < buffer.len() {
-                        // The kernel has no more for now, and will say when it has: no read just to be told so.
-                        guard.clear_ready();
-                    }
-                    return Poll::Ready(Ok(len));
-                }
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(Err(error)) => return Poll::Ready(Err(error)),
-                Err(_would_block) => {}
+            if let Some(read) = self.read_if_ready(buffer) {
+                return Poll::Ready(read);
+            }
+            if self.is_awaited.get() {
+                return Poll::Pending;
+            }
+            if self.fd().poll_read_ready(cx)?.is_pending() {
+                self.is_awaited.set(true);
+                return Poll::Pending;
             }
         }
+    }
+
+    /// Another task is to be woken from now on when something comes.
+    pub fn on_new_reader(&self) {
+        self.is_awaited.set(false);
+    }
+
+    /// Whether something may have come that nobody has read, as far as is known without a system call.
+    pub fn may_be_read(&self) -> bool {
+        // Within TLS there may be something that has been read from the kernel long ago.
+        self.tls.is_some() || self.fd().try_io(Interest::READABLE, |_| Ok(())).is_ok()
+    }
+
+    /// Reads, if something may be there. `None` where nothing is.
+    fn read_if_ready(&self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+        let mut outcome = None;
+        // What came of it is told by `outcome` alone: the runtime takes an error of this kind for "no more for now".
+        let _ = self.fd().try_io(Interest::READABLE, |mut stream| {
+            // Whoever waited has been woken, and must say again that it waits.
+            self.is_awaited.set(false);
+            let read = loop {
+                match stream.read(buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    read => break read,
+                }
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+                Ok(len) if len > 0 && len < buffer.len() => {
+                    // The kernel has no more for now, and will say when it has: no read just to be told so.
+                    outcome = Some(Ok(len));
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                read => {
+                    outcome = Some(read);
+                    Ok(())
+                }
+            }
+        });
+        outcome
     }
 
     fn poll_read_tls(
@@ -447,6 +488,7 @@ impl Socket {
             .expect("it is registered between calls")
             .into_inner();
         self.fd = Some(watch(stream, interest)?);
+        self.is_awaited.set(false);
         Ok(())
     }
 }

@@ -35,6 +35,7 @@ impl ServerConnection {
         self.lane
             .send(&mut out, &[])
             .map_err(|_| AskError::Broken)?;
+        self.lane.socket.on_new_reader();
         let mut heard = Unlinked::default();
         let mut buffer = vec![0; 16 * 1024];
         while heard.ready.is_none() {
