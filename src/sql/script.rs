@@ -1,5 +1,7 @@
 //! The statements of one Query message: where each begins and ends, and what kind it is.
 
+mod plain;
+
 use std::ops::Range;
 
 use super::encoding::ClientEncoding;
@@ -110,6 +112,19 @@ impl Script {
             self.end = ScriptEnd::Nul;
             return;
         }
+        match plain::read(sql, strings, encoding) {
+            Some(statement) => self.statements.push(statement),
+            None => self.read_tokens(sql, strings, encoding),
+        }
+    }
+
+    /// Reads a text of any kind that has no zero byte.
+    fn read_tokens(
+        &mut self,
+        sql: &[u8],
+        strings: StandardConformingStrings,
+        encoding: ClientEncoding,
+    ) {
         let mut current = None;
         let mut lexer = Lexer::new(sql, strings, encoding);
         while let Some(token) = lexer.next_behind_whitespace() {

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::StatementKind as Kind;
 use super::*;
 
@@ -181,4 +183,53 @@ fn kinds_of(sql: &str) -> Vec<Kind> {
         .iter()
         .map(|statement| statement.kind)
         .collect()
+}
+
+/// Words and marks of which most texts are no plain statement.
+const FRAGMENTS: &[&str] = &[
+    "SELECT", "insert", "with", "begin", "create", "prepare", "INTO", "into", "i", "e", "U&", "N",
+    "a", "_", "x$", "$1", "$$", "$t$", "1", "0", ".", ",", "=", "-", "--", "/", "/*", "*/", "*",
+    "(", ")", ";", "'", "''", "\"", "\\", " ", "  ", "\n", "\x0B", "\u{e9}", ":", "{", "&",
+];
+
+proptest! {
+    #[test]
+    fn the_short_way_finds_what_the_tokens_tell(
+        first in proptest::sample::select(vec!["SELECT ", "update ", "show ", " select\n", "with(", ""]),
+        words in proptest::collection::vec(proptest::sample::select(FRAGMENTS), 0..12),
+        strings in proptest::sample::select(vec![StandardConformingStrings::On, StandardConformingStrings::Off]),
+    ) {
+        let sql = [first, &words.concat()].concat();
+        let mut by_tokens = Script::new();
+        by_tokens.read_tokens(sql.as_bytes(), strings, ClientEncoding::Utf8);
+        if let Some(statement) = plain::read(sql.as_bytes(), strings, ClientEncoding::Utf8) {
+            prop_assert_eq!(by_tokens.statements(), &[statement][..]);
+            prop_assert_eq!(by_tokens.end(), ScriptEnd::Complete);
+            prop_assert!(by_tokens.comments().is_empty());
+        }
+    }
+}
+
+#[test]
+fn the_short_way_is_taken_by_what_applications_send() {
+    for (sql, end) in [
+        ("SELECT abalance FROM pgbench_accounts WHERE aid = 1;", 51),
+        (
+            "  UPDATE t SET a = a - 1, b = 'it''s; /* here */' WHERE \"c\" = 2.5e3 ;  ",
+            67,
+        ),
+        (
+            "select count(*) from t where a / 2 > (b + 1) and c = $1",
+            55,
+        ),
+        ("INSERT INTO t (a) VALUES ('x')", 30),
+        ("COMMIT", 6),
+    ] {
+        let statement = plain::read(
+            sql.as_bytes(),
+            StandardConformingStrings::On,
+            ClientEncoding::Utf8,
+        );
+        assert_eq!(statement.map(|statement| statement.end), Some(end), "{sql}");
+    }
 }
