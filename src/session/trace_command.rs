@@ -73,6 +73,25 @@ pub enum Missing {
     IsNull,
 }
 
+/// Whether it is a SELECT of something that is called neither `set_config` nor `current_setting` nor `pg_catalog.…`, as
+/// most are: told by a look at one letter.
+fn selects_a_name_of_no_command(statement: &[u8]) -> bool {
+    const SELECT: &[u8] = b"SELECT ";
+    let Some((select, rest)) = statement.split_at_checked(SELECT.len()) else {
+        return false;
+    };
+    if !select.eq_ignore_ascii_case(SELECT) {
+        return false;
+    }
+    match rest.first() {
+        Some(b'*' | b'0'..=b'9') => true,
+        Some(letter) if letter.is_ascii_alphabetic() => {
+            !matches!(letter.to_ascii_lowercase(), b's' | b'c' | b'p')
+        }
+        _ => false,
+    }
+}
+
 impl<'a> TraceCommand<'a> {
     /// Reads one statement, with or without its semicolon. `None`: it is not on the trace context, or not in a form that can
     /// be answered without a server.
@@ -81,6 +100,9 @@ impl<'a> TraceCommand<'a> {
         strings: StandardConformingStrings,
         encoding: ClientEncoding,
     ) -> Option<Self> {
+        if selects_a_name_of_no_command(statement) {
+            return None;
+        }
         let mut words = Words::new(statement, strings, encoding);
         let first = words.next()?;
         if first.kind != TokenKind::Identifier {

@@ -286,15 +286,36 @@ impl HistogramSnapshot {
     }
 }
 
-/// The index of the bucket that a time falls into; `BUCKETS` above every bound. All bounds are compared: no branch
-/// depends on the time.
+/// The index of the bucket that a time falls into; `BUCKETS` above every bound.
 #[inline]
 pub fn bucket_of(nanoseconds: u64) -> usize {
-    BOUNDS_NANOSECONDS
-        .iter()
-        .map(|&bound| usize::from(nanoseconds > bound))
-        .sum()
+    let lowest = FIRST_BUCKETS.get(nanoseconds.leading_zeros() as usize);
+    let mut bucket = usize::from(*lowest.unwrap_or(&0));
+    // At most one or two bounds lie between a power of two and the next.
+    while BOUNDS_NANOSECONDS
+        .get(bucket)
+        .is_some_and(|&bound| bound < nanoseconds)
+    {
+        bucket += 1;
+    }
+    bucket
 }
+
+/// By the number of a time's leading zeros: the bucket of the shortest such time.
+const FIRST_BUCKETS: [u8; 65] = {
+    let mut buckets = [0; 65];
+    let mut zeros = 0;
+    while zeros < 64 {
+        let shortest = 1 << (63 - zeros);
+        let mut bucket = 0;
+        while bucket < BUCKETS && BOUNDS_NANOSECONDS[bucket] < shortest {
+            bucket += 1;
+        }
+        buckets[zeros] = bucket as u8;
+        zeros += 1;
+    }
+    buckets
+};
 
 /// A time in whole nanoseconds; what passes 584 years stays there.
 #[inline]
@@ -330,6 +351,10 @@ mod tests {
         assert_eq!(bucket_of(10_000_000_000), 15);
         assert_eq!(bucket_of(10_000_000_001), BUCKETS);
         assert_eq!(bucket_of(u64::MAX), BUCKETS);
+        for (bucket, bound) in BOUNDS_NANOSECONDS.into_iter().enumerate() {
+            assert_eq!(bucket_of(bound), bucket);
+            assert_eq!(bucket_of(bound + 1), bucket + 1);
+        }
     }
 
     #[test]
