@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::Console;
 use crate::admission::{AdmissionError, Admitted, Arrival, Gate};
 use crate::cancel;
 use crate::net::socket::{Socket, Stream};
@@ -32,16 +33,23 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Acceptor {
     gate: Arc<Gate>,
     workers: Arc<[Worker]>,
+    console: Arc<Console>,
     arriving: Arc<Semaphore>,
     process: Arc<ProcessMetrics>,
 }
 
 impl Acceptor {
     /// Lets clients in by `gate`, to these workers.
-    pub fn new(gate: Arc<Gate>, workers: Arc<[Worker]>, process: Arc<ProcessMetrics>) -> Self {
+    pub fn new(
+        gate: Arc<Gate>,
+        workers: Arc<[Worker]>,
+        console: Arc<Console>,
+        process: Arc<ProcessMetrics>,
+    ) -> Self {
         Self {
             gate,
             workers,
+            console,
             arriving: Arc::new(Semaphore::new(MAX_ARRIVING)),
             process,
         }
@@ -110,6 +118,20 @@ impl Acceptor {
                 // A worker that is gone has let go of the client: its connection is closed.
                 worker.send(Mail::Client(admitted)).await;
             }
+            Ok(Ok(Arrival::Console(visitor))) => {
+                tracing::info!(
+                    database = "pgbouncer",
+                    user = &*visitor.user,
+                    peer = peer.map(tracing::field::display),
+                    "login attempt: db=pgbouncer user={} tls=no",
+                    visitor.user
+                );
+                let elapsed = clock().saturating_duration_since(accepted_at);
+                self.process.logged_in(LoginOutcome::Completed, elapsed);
+                let console = Arc::clone(&self.console);
+                // Its place among those who are arriving is somebody else's now.
+                tokio::spawn(async move { console.serve(visitor).await });
+            }
             Ok(Ok(Arrival::Cancel(key, socket))) => self.cancel(key, socket).await,
             Ok(Err((error, socket))) => self.turn_away(&error, socket, accepted_at, peer).await,
             Err(_) => {
@@ -170,6 +192,7 @@ impl Acceptor {
             AdmissionError::UnknownDatabase(_) => {
                 (LoginOutcome::Refused, Some(Rejection::UnknownDatabase))
             }
+            AdmissionError::NotAllowed => (LoginOutcome::Refused, Some(Rejection::Authentication)),
             AdmissionError::Full => (LoginOutcome::Refused, Some(Rejection::ClientLimit)),
             AdmissionError::Replication => (LoginOutcome::Refused, Some(Rejection::Violation)),
         };

@@ -13,11 +13,12 @@ use thiserror::Error;
 
 use crate::auth::scram::{DEFAULT_ITERATIONS, MockSecret, Nonce, SALT_LENGTH, ScramVerifier};
 use crate::auth::verifier::Verifier;
-use crate::config::Config;
 use crate::config::choices::AuthMethod;
+use crate::config::{CONSOLE_NAMES, Config, ConsoleRole};
 use crate::net::socket::{Detached, Socket};
 use crate::net::tls_session::TlsSession;
 use crate::protocol::cancel_key::CancelKey;
+use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::frame::{Frame, FrameHeader};
 use crate::protocol::startup::{Parameter, ProtocolVersion, Replication, StartupMessage};
@@ -28,6 +29,9 @@ use crate::session::greeting::{
     Encryption, Greeted, Greeting, GreetingError, GreetingStep, Negotiated,
 };
 use crate::telemetry::metrics::ProcessMetrics;
+
+/// Who comes over a unix socket by this name, and is the system user that runs the proxy, may use the console without proof.
+const CONSOLE_USER: &str = "pgbouncer";
 
 /// A client that has logged in, on its way to its worker.
 #[derive(Debug)]
@@ -52,6 +56,19 @@ pub struct Admitted {
     pub accepted_at: Instant,
     /// Its place among the clients.
     pub place: Place,
+}
+
+/// A client that has logged in to the console.
+#[derive(Debug)]
+pub struct Visitor {
+    /// Its connection. AuthenticationOk has been sent.
+    pub socket: Socket,
+    /// Who it is.
+    pub user: Box<str>,
+    /// What it may do.
+    pub role: ConsoleRole,
+    /// What it sent ahead.
+    pub ahead: Vec<u8>,
 }
 
 /// A place among the clients that there may be; given up when it is dropped.
@@ -88,6 +105,8 @@ pub enum Arrival {
     Client(Box<Admitted>),
     /// Somebody who wants a query cancelled, and reads nothing but the end of the connection.
     Cancel(CancelKey, Socket),
+    /// A client of the console.
+    Console(Visitor),
 }
 
 /// Why a connection came to nothing.
@@ -111,6 +130,9 @@ pub enum AdmissionError {
     /// There is no such database.
     #[error("database \"{}\" does not exist", String::from_utf8_lossy(.0))]
     UnknownDatabase(Box<[u8]>),
+    /// It may not use the console. The text is PgBouncer's.
+    #[error("not allowed")]
+    NotAllowed,
     /// It is a connection for replication.
     #[error("replication connections are not supported")]
     Replication,
@@ -126,6 +148,7 @@ impl AdmissionError {
             Self::Full => Some(self.fatal(SqlState::TOO_MANY_CONNECTIONS)),
             Self::UnknownUser(_) => Some(self.fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION)),
             Self::UnknownDatabase(_) => Some(self.fatal(SqlState::INVALID_CATALOG_NAME)),
+            Self::NotAllowed => Some(self.fatal(SqlState::PROTOCOL_VIOLATION)),
             Self::Replication => Some(self.fatal(SqlState::FEATURE_NOT_SUPPORTED)),
         }
     }
@@ -193,6 +216,12 @@ impl Gate {
         };
         match self.admit_at(&mut entrance).await {
             Ok(Admission::Cancel(key)) => Ok(Arrival::Cancel(key, entrance.socket)),
+            Ok(Admission::Console(user, role)) => Ok(Arrival::Console(Visitor {
+                socket: entrance.socket,
+                user,
+                role,
+                ahead: entrance.input.to_vec(),
+            })),
             Ok(Admission::Client {
                 message,
                 version,
@@ -231,11 +260,26 @@ impl Gate {
             Greeted::Client(message) => message,
         };
         let rules = self.rules();
-        let limit = rules.config.listen.max_client_connections.get();
-        let place = Place::take(&self.taken, limit, &self.process).ok_or(AdmissionError::Full)?;
+        let is_for_console = CONSOLE_NAMES
+            .iter()
+            .any(|name| name.as_bytes() == &*message.database);
+        let place = match is_for_console {
+            // Whoever wants to know why the proxy is full can ask it.
+            true => None,
+            false => {
+                let limit = rules.config.listen.max_client_connections.get();
+                let place = Place::take(&self.taken, limit, &self.process);
+                Some(place.ok_or(AdmissionError::Full)?)
+            }
+        };
         let Negotiated { version, reply } = Negotiated::with(&message);
         entrance.out.extend_from_slice(&reply);
         let user = str::from_utf8(&message.user).ok();
+        if is_for_console && user == Some(CONSOLE_USER) && entrance.is_of_this_user() {
+            encode::authentication_ok(&mut entrance.out);
+            entrance.flush().await?;
+            return Ok(Admission::Console(CONSOLE_USER.into(), ConsoleRole::Admin));
+        }
         let verifier = user.and_then(|user| rules.verifier(user));
         let request = ClientLoginRequest {
             user: &message.user,
@@ -248,6 +292,16 @@ impl Gate {
         if !user.is_some_and(|user| rules.config.users.contains_key(user)) {
             return Err(AdmissionError::UnknownUser(message.user));
         }
+        let Some(place) = place else {
+            let user = text(&message.user);
+            let role = rules
+                .config
+                .console
+                .role_of(&user)
+                .ok_or(AdmissionError::NotAllowed)?;
+            entrance.flush().await?;
+            return Ok(Admission::Console(user, role));
+        };
         if message.replication != Replication::None {
             return Err(AdmissionError::Replication);
         }
@@ -302,6 +356,8 @@ enum Admission {
         place: Place,
     },
     Cancel(CancelKey),
+    /// Who wants to use the console, and what they may do there.
+    Console(Box<str>, ConsoleRole),
 }
 
 /// A connection that is being admitted.
@@ -347,6 +403,11 @@ impl Entrance {
             self.input.advance(len);
         }
         Ok(())
+    }
+
+    /// Whether it comes from the system user that this process runs as.
+    fn is_of_this_user(&self) -> bool {
+        self.socket.stream().peer_user() == Some(rustix::process::getuid().as_raw())
     }
 
     async fn read(&mut self) -> Result<(), AdmissionError> {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::acceptor::Acceptor;
+use crate::admin::{Console, PGBOUNCER_VERSION};
 use crate::admission::Gate;
 use crate::cancel::MAX_WORKERS;
 use crate::config::choices::{Compression, LogFormat, LogLevel, WorkerCount};
@@ -28,9 +29,6 @@ use crate::telemetry::registry::{MetricLabels, Registry};
 use crate::telemetry::slow_query::SlowQueryPolicy;
 use crate::telemetry::{Telemetry, labels};
 use crate::worker::{Mail, Worker};
-
-/// The version of PgBouncer whose console and metrics are spoken.
-const PGBOUNCER_VERSION: &str = "1.25.2";
 
 /// How long spans and log lines may take to leave at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -112,7 +110,12 @@ impl App {
             Arc::clone(&workers),
             Arc::clone(&process),
         ));
-        let acceptor = Arc::new(Acceptor::new(gate, workers, Arc::clone(&process)));
+        let console = Console::new(
+            Arc::clone(&reloader),
+            Arc::clone(&workers),
+            Arc::clone(&process),
+        );
+        let acceptor = Arc::new(Acceptor::new(gate, workers, console, Arc::clone(&process)));
 
         let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();

@@ -1,5 +1,6 @@
 //! A worker: one thread, one runtime, one shard of the clients. Per query nothing crosses a thread.
 
+use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,6 +32,19 @@ pub enum Mail {
     Reload(Arc<Config>),
     /// Clients that are idle are sent away, the others when they are.
     Drain,
+    /// Somebody wants to know or to change something on the worker's shard: see [`Worker::ask`].
+    Ask(Question),
+}
+
+/// What is done on a worker's thread, with its shard, for somebody on another thread.
+pub struct Question(Asking);
+
+type Asking = Box<dyn FnOnce(&Rc<Shard>) + Send>;
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Question").finish_non_exhaustive()
+    }
 }
 
 /// A worker, as others see it.
@@ -73,6 +87,23 @@ impl Worker {
         self.mail.send(mail).await.is_ok()
     }
 
+    /// What `question` finds on the worker's shard, owned. It runs on the worker's thread between two polls of its clients, so it
+    /// is to be short. `None` where the worker has ended.
+    ///
+    /// Cancel safe: a question that was sent is answered, and its answer dropped.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Rc<Shard>) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (done, answer) = oneshot::channel();
+        let question = move |shard: &Rc<Shard>| {
+            // Whoever asked may have gone.
+            let _ = done.send(question(shard));
+        };
+        self.send(Mail::Ask(Question(Box::new(question)))).await;
+        answer.await.ok()
+    }
+
     /// Waits until the worker has ended, which it does when it was told to drain and its last client has left.
     pub async fn ended(&self) {
         self.mail.closed().await;
@@ -92,6 +123,7 @@ async fn run(shard: Rc<Shard>, mut mailbox: mpsc::Receiver<Mail>) {
             Mail::Cancel(key, done) => cancel(&shard, &key, done),
             Mail::Reload(config) => shard.reload(config),
             Mail::Drain => shard.drain(),
+            Mail::Ask(Question(question)) => question(&shard),
         }
     }
     shard.close_idle_servers();

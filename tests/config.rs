@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use pgspan::config::choices::{Compression, OnMissing, OtlpProtocol, PoolMode, WorkerCount};
 use pgspan::config::secret::Secret;
-use pgspan::config::{Config, ConfigErrors, Host, Otlp, PasswordFile};
+use pgspan::config::{Config, ConfigErrors, ConsoleRole, Host, Otlp, PasswordFile};
 
 // What is written.
 
@@ -43,6 +43,22 @@ fn written_values_replace_the_defaults() {
     assert_eq!(config.slow_query.threshold, Duration::ZERO);
     assert_eq!(config.slow_query.text_limit, 0);
     assert_eq!(config.drain.timeout, None);
+}
+
+#[test]
+fn an_admin_of_the_console_may_do_what_others_may_only_ask_about() {
+    let config = good(
+        r#"
+        [console]
+        admin_users = ["root", "both"]
+        stats_users = ["watch", "both"]
+        "#,
+    );
+    let role = |user| config.console.role_of(user);
+    assert_eq!(role("root"), Some(ConsoleRole::Admin));
+    assert_eq!(role("both"), Some(ConsoleRole::Admin));
+    assert_eq!(role("watch"), Some(ConsoleRole::Stats));
+    assert_eq!(role("ann"), None);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::choices::AuthMethod;
 use super::findings::Findings;
-use super::{Config, Host};
+use super::{CONSOLE_NAMES, Config, Host};
 
 impl Config {
     /// Adds what does not fit together.
@@ -51,7 +51,9 @@ impl Config {
             let path = ["databases", name];
             match &**name {
                 "" => findings.error(&path, "a database has a name"),
-                "pgbouncer" | "pgspan" => findings.error(&path, "this name is the console's"),
+                name if CONSOLE_NAMES.contains(&name) => {
+                    findings.error(&path, "this name is the console's")
+                }
                 _ => {}
             }
             for (key, value) in [("dbname", &database.dbname), ("user", &database.user)] {

@@ -21,6 +21,7 @@ pub(super) struct ConfigFile {
     pub(super) listen: ListenTable,
     pub(super) http: HttpTable,
     pub(super) auth: AuthTable,
+    pub(super) console: ConsoleTable,
     pub(super) workers: WorkersTable,
     pub(super) pool: PoolOverrides,
     pub(super) databases: BTreeMap<Box<str>, DatabaseTable>,
@@ -52,6 +53,13 @@ pub(super) struct HttpTable {
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub(super) struct AuthTable {
     pub(super) method: Option<AuthMethod>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct ConsoleTable {
+    pub(super) admin_users: Vec<Box<str>>,
+    pub(super) stats_users: Vec<Box<str>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

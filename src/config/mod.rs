@@ -50,6 +50,8 @@ pub struct Config {
     pub http: Http,
     /// How clients prove who they are.
     pub auth: Auth,
+    /// Who may use the console.
+    pub console: Console,
     /// Who does the work.
     pub workers: Workers,
     /// The settings of a pool whose database and user say nothing else.
@@ -98,6 +100,27 @@ pub struct Auth {
     /// The way.
     pub method: AuthMethod,
 }
+
+/// `[console]`: who may use the database `pgbouncer`, beside the user `pgbouncer` of the same system user over a unix socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Console {
+    /// Users who may do everything there.
+    pub admin_users: Vec<Box<str>>,
+    /// Users who may ask there, and change nothing.
+    pub stats_users: Vec<Box<str>>,
+}
+
+/// What a user of the console may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsoleRole {
+    /// Everything.
+    Admin,
+    /// Ask, and change nothing.
+    Stats,
+}
+
+/// The names of the console among the databases.
+pub const CONSOLE_NAMES: [&str; 2] = ["pgbouncer", "pgspan"];
 
 /// `[workers]`: the threads that serve clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -299,6 +322,18 @@ impl Config {
             self.database(database).map(|found| &found.tags),
             self.user(user).map(|found| &found.tags),
         )
+    }
+}
+
+impl Console {
+    /// What this user may do; `None`: nothing, not even log in.
+    pub fn role_of(&self, user: &str) -> Option<ConsoleRole> {
+        let names = |users: &[Box<str>]| users.iter().any(|name| **name == *user);
+        if names(&self.admin_users) {
+            Some(ConsoleRole::Admin)
+        } else {
+            names(&self.stats_users).then_some(ConsoleRole::Stats)
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use super::pool::PoolSettings;
 use super::secret::Secret;
 use super::units::SecretText;
 use super::{
-    Annotation, Auth, Config, Database, Drain, Host, Http, Listen, Log, Otlp, PasswordFile,
-    SlowQuery, Trace, User, Workers,
+    Annotation, Auth, Config, Console, Database, Drain, Host, Http, Listen, Log, Otlp,
+    PasswordFile, SlowQuery, Trace, User, Workers,
 };
 
 /// What a configuration may ask of the outside.
@@ -58,6 +58,10 @@ impl Config {
             },
             auth: Auth {
                 method: file.auth.method.unwrap_or(default.auth.method),
+            },
+            console: Console {
+                admin_users: file.console.admin_users,
+                stats_users: file.console.stats_users,
             },
             workers: Workers {
                 count: file.workers.count.map_or(default.workers.count, |it| it.0),

@@ -3,10 +3,11 @@ use super::*;
 const REFERENCE: &str = include_str!("../../config.toml");
 
 /// Every table, as a path that an unknown key can be planted under.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 16] = [
     "listen",
     "http",
     "auth",
+    "console",
     "workers",
     "pool",
     "databases.app",

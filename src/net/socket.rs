@@ -90,6 +90,17 @@ impl Stream {
         }
     }
 
+    /// The system's id of the user at the other end of a unix socket.
+    pub fn peer_user(&self) -> Option<u32> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(stream) => {
+                let credentials = rustix::net::sockopt::socket_peercred(stream).ok()?;
+                Some(credentials.uid.as_raw())
+            }
+        }
+    }
+
     /// The peer's address, where it has one.
     pub fn peer_address(&self) -> Option<SocketAddr> {
         match self {

@@ -12,6 +12,8 @@ use std::fmt;
 pub struct SqlState([u8; 5]);
 
 impl SqlState {
+    /// 00000: nothing is wrong.
+    pub const SUCCESSFUL_COMPLETION: Self = Self(*b"00000");
     /// 08P01: a peer broke the rules of the protocol.
     pub const PROTOCOL_VIOLATION: Self = Self(*b"08P01");
     /// 08006: the connection to the server was lost.
@@ -32,6 +34,8 @@ impl SqlState {
     pub const INVALID_AUTHORIZATION_SPECIFICATION: Self = Self(*b"28000");
     /// 28P01: wrong password.
     pub const INVALID_PASSWORD: Self = Self(*b"28P01");
+    /// 34000: there is no cursor, or no portal, of that name.
+    pub const INVALID_CURSOR_NAME: Self = Self(*b"34000");
     /// 3D000: there is no such database.
     pub const INVALID_CATALOG_NAME: Self = Self(*b"3D000");
     /// 42601: syntax error.
@@ -56,6 +60,8 @@ impl SqlState {
     pub const CANNOT_CONNECT_NOW: Self = Self(*b"57P03");
     /// 57P05: a client was idle for too long.
     pub const IDLE_SESSION_TIMEOUT: Self = Self(*b"57P05");
+    /// F0000: the configuration is wrong.
+    pub const CONFIG_FILE_ERROR: Self = Self(*b"F0000");
     /// XX000: the proxy broke a promise of its own.
     pub const INTERNAL_ERROR: Self = Self(*b"XX000");
 
@@ -139,6 +145,11 @@ impl ErrorResponse {
     /// A warning, sent as a notice.
     pub fn warning(code: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Severity::Warning, code, message)
+    }
+
+    /// A notice that something is worth knowing.
+    pub fn notice(code: SqlState, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Severity::Notice, code, message)
     }
 
     fn new(severity: Severity, code: SqlState, message: impl Into<Cow<'static, str>>) -> Self {

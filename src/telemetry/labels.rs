@@ -206,6 +206,8 @@ label! {
         MetricPools = "metric_pools",
         /// Connections to the HTTP listener.
         HttpConnections = "http_connections",
+        /// Clients of the console.
+        ConsoleSessions = "console_sessions",
     }
 }
 

@@ -1,0 +1,291 @@
+//! SHOW CONFIG: the settings under PgBouncer's names, with PgBouncer's defaults.
+
+use std::time::Duration;
+
+use crate::admin::table::Value;
+use crate::config::Config;
+use crate::config::choices::{AuthMethod, PoolMode};
+
+/// A setting.
+struct Setting {
+    /// PgBouncer's name of it.
+    key: &'static str,
+    /// What it is in PgBouncer where nothing is written.
+    default: Option<&'static str>,
+    /// Whether it can be changed while the proxy runs.
+    changeable: bool,
+    /// What it is now; `None`: the default, which nothing can change.
+    value: Option<fn(&Config) -> String>,
+}
+
+/// The rows of SHOW CONFIG.
+pub(super) fn rows(config: &Config) -> Vec<Vec<Value>> {
+    SETTINGS
+        .iter()
+        .map(|setting| {
+            let default = setting
+                .default
+                .map_or(Value::Null, |text| Value::Text(text.into()));
+            let value = setting
+                .value
+                .map_or_else(|| default.clone(), |value| Value::text(value(config)));
+            let changeable = if setting.changeable { "yes" } else { "no" };
+            vec![
+                Value::Text(setting.key.into()),
+                value,
+                default,
+                Value::Text(changeable.into()),
+            ]
+        })
+        .collect()
+}
+
+/// Seconds, as PgBouncer writes them: with a fraction only where there is one.
+pub(super) fn seconds(time: Duration) -> String {
+    time.as_secs_f64().to_string()
+}
+
+fn limit(time: Option<Duration>) -> String {
+    seconds(time.unwrap_or_default())
+}
+
+/// PgBouncer's word for a mode.
+pub(super) fn mode(mode: PoolMode) -> &'static str {
+    match mode {
+        PoolMode::Session => "session",
+        PoolMode::Transaction => "transaction",
+    }
+}
+
+fn names(users: &[Box<str>]) -> String {
+    users.join(", ")
+}
+
+/// Can be changed, and is what the configuration says.
+const fn live(key: &'static str, default: &'static str, value: fn(&Config) -> String) -> Setting {
+    Setting {
+        key,
+        default: Some(default),
+        changeable: true,
+        value: Some(value),
+    }
+}
+
+/// Is what the configuration says until the proxy is started again.
+const fn fixed(key: &'static str, default: &'static str, value: fn(&Config) -> String) -> Setting {
+    Setting {
+        key,
+        default: Some(default),
+        changeable: false,
+        value: Some(value),
+    }
+}
+
+/// Is always its default: it has no counterpart, or none that is set in this way.
+const fn unset(key: &'static str, default: Option<&'static str>, changeable: bool) -> Setting {
+    Setting {
+        key,
+        default,
+        changeable,
+        value: None,
+    }
+}
+
+const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin";
+
+/// In PgBouncer's order.
+const SETTINGS: &[Setting] = &[
+    live("admin_users", "", |config| {
+        names(&config.console.admin_users)
+    }),
+    unset("application_name_add_host", Some("0"), true),
+    unset("auth_dbname", None, true),
+    unset("auth_file", None, true),
+    unset("auth_hba_file", Some(""), true),
+    unset("auth_ident_file", None, true),
+    unset("auth_ldap_options", None, true),
+    unset("auth_query", Some(AUTH_QUERY), true),
+    live("auth_type", "md5", |config| {
+        let method = match config.auth.method {
+            AuthMethod::Trust => "trust",
+            AuthMethod::Password => "plain",
+            AuthMethod::ScramSha256 => "scram-sha-256",
+        };
+        method.into()
+    }),
+    unset("auth_user", None, true),
+    unset("autodb_idle_timeout", Some("3600"), true),
+    unset("cancel_wait_timeout", Some("10"), true),
+    live("client_idle_timeout", "0", |config| {
+        limit(config.pool.client_idle_timeout)
+    }),
+    live("client_login_timeout", "60", |config| {
+        seconds(config.listen.login_timeout)
+    }),
+    unset("client_tls13_ciphers", Some(""), true),
+    unset("client_tls_ca_file", Some(""), true),
+    unset("client_tls_cert_file", Some(""), true),
+    unset("client_tls_ciphers", Some("default"), true),
+    unset("client_tls_dheparams", Some("auto"), true),
+    unset("client_tls_ecdhcurve", Some("auto"), true),
+    unset("client_tls_key_file", Some(""), true),
+    unset("client_tls_protocols", Some("secure"), true),
+    unset("client_tls_sslmode", Some("disable"), true),
+    unset("conffile", None, true),
+    live("default_pool_size", "20", |config| {
+        config.pool.size.to_string()
+    }),
+    unset("disable_pqexec", Some("0"), false),
+    unset("dns_max_ttl", Some("15"), true),
+    unset("dns_nxdomain_ttl", Some("15"), true),
+    unset("dns_zone_check_period", Some("0"), true),
+    live("idle_transaction_timeout", "0", |config| {
+        limit(config.pool.idle_transaction_timeout)
+    }),
+    unset("ignore_startup_parameters", Some(""), true),
+    unset("job_name", Some("pgbouncer"), false),
+    fixed("listen_addr", "", |config| {
+        config.listen.address.ip().to_string()
+    }),
+    fixed("listen_backlog", "128", |config| {
+        config.listen.backlog.to_string()
+    }),
+    fixed("listen_port", "6432", |config| {
+        config.listen.address.port().to_string()
+    }),
+    unset("log_connections", Some("1"), true),
+    unset("log_disconnections", Some("1"), true),
+    unset("log_pooler_errors", Some("1"), true),
+    unset("log_stats", Some("1"), true),
+    unset("logfile", Some(""), true),
+    live("max_client_conn", "100", |config| {
+        config.listen.max_client_connections.to_string()
+    }),
+    unset("max_db_client_connections", Some("0"), true),
+    unset("max_db_connections", Some("0"), true),
+    unset("max_packet_size", Some("2147483647"), true),
+    live("max_prepared_statements", "200", |config| {
+        config.pool.max_prepared_statements.to_string()
+    }),
+    unset("max_user_client_connections", Some("0"), true),
+    unset("max_user_connections", Some("0"), true),
+    unset("min_pool_size", Some("0"), true),
+    unset("peer_id", Some("0"), true),
+    unset("pidfile", Some(""), false),
+    unset("pkt_buf", Some("4096"), false),
+    live("pool_mode", "session", |config| {
+        mode(config.pool.mode).into()
+    }),
+    live("query_timeout", "0", |config| {
+        limit(config.pool.query_timeout)
+    }),
+    unset("query_wait_notify", Some("5"), true),
+    live("query_wait_timeout", "120", |config| {
+        limit(config.pool.checkout_timeout)
+    }),
+    unset("reserve_pool_size", Some("0"), true),
+    unset("reserve_pool_timeout", Some("5"), true),
+    unset("resolv_conf", Some(""), false),
+    unset("sbuf_loopcnt", Some("5"), true),
+    unset("scram_iterations", Some("4096"), true),
+    unset("server_check_delay", Some("30"), true),
+    unset("server_check_query", Some("<empty>"), true),
+    live("server_connect_timeout", "15", |config| {
+        seconds(config.pool.server_connect_timeout)
+    }),
+    unset("server_fast_close", Some("0"), true),
+    live("server_idle_timeout", "600", |config| {
+        limit(config.pool.server_idle_timeout)
+    }),
+    live("server_lifetime", "3600", |config| {
+        seconds(config.pool.server_lifetime)
+    }),
+    unset("server_login_retry", Some("15"), true),
+    live("server_reset_query", "DISCARD ALL", |config| {
+        config
+            .pool
+            .server_reset_query
+            .as_deref()
+            .unwrap_or_default()
+            .into()
+    }),
+    unset("server_reset_query_always", Some("0"), true),
+    unset("server_round_robin", Some("0"), true),
+    unset("server_tls13_ciphers", Some(""), true),
+    unset("server_tls_ca_file", Some(""), true),
+    unset("server_tls_cert_file", Some(""), true),
+    unset("server_tls_ciphers", Some("default"), true),
+    unset("server_tls_key_file", Some(""), true),
+    unset("server_tls_protocols", Some("secure"), true),
+    unset("server_tls_sslmode", Some("prefer"), true),
+    unset("so_reuseport", Some("0"), false),
+    unset("stats_period", Some("60"), true),
+    live("stats_users", "", |config| {
+        names(&config.console.stats_users)
+    }),
+    unset("suspend_timeout", Some("10"), true),
+    unset("syslog", Some("0"), true),
+    unset("syslog_facility", Some("daemon"), true),
+    unset("syslog_ident", Some("pgbouncer"), true),
+    unset("tcp_defer_accept", Some("1"), true),
+    unset("tcp_keepalive", Some("1"), true),
+    unset("tcp_keepcnt", Some("0"), true),
+    unset("tcp_keepidle", Some("0"), true),
+    unset("tcp_keepintvl", Some("0"), true),
+    unset("tcp_socket_buffer", Some("0"), true),
+    unset("tcp_user_timeout", Some("0"), true),
+    unset("track_extra_parameters", Some("IntervalStyle"), false),
+    live("transaction_timeout", "0", |config| {
+        limit(config.pool.transaction_timeout)
+    }),
+    unset("unix_socket_dir", Some("/tmp"), false),
+    unset("unix_socket_group", Some(""), false),
+    unset("unix_socket_mode", Some("0777"), false),
+    unset("user", None, false),
+    unset("verbose", None, true),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_is_shown_once_in_the_order_of_the_alphabet() {
+        let keys: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
+        let mut sorted = keys.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(keys, sorted);
+        assert_eq!(keys.len(), 98);
+    }
+
+    #[test]
+    fn what_holds_stands_beside_the_default() {
+        let mut config = Config::default();
+        config.pool.query_timeout = Some(Duration::from_millis(1500));
+        config.console.admin_users = vec!["ann".into(), "bob".into()];
+        let rows = rows(&config);
+        let row = |key: &str| {
+            let row = rows
+                .iter()
+                .find(|row| row.first() == Some(&Value::text(key)));
+            let texts = row
+                .unwrap()
+                .iter()
+                .map(|value| value.to_text().map(|text| text.into_owned()));
+            texts.collect::<Vec<_>>()
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            row("query_timeout"),
+            [some("query_timeout"), some("1.5"), some("0"), some("yes")]
+        );
+        assert_eq!(row("admin_users")[1], some("ann, bob"));
+        assert_eq!(
+            row("pool_mode")[1..3],
+            [some("transaction"), some("session")]
+        );
+        assert_eq!(row("verbose")[1..3], [None, None]);
+        assert_eq!(row("listen_port")[3], some("no"));
+    }
+}
