@@ -169,7 +169,10 @@ async fn prepare(
     let StartupSettings {
         settings,
         application_name,
-    } = StartupSettings::read(parameters.iter().map(|(name, value)| (*name, &**value)))?;
+    } = StartupSettings::read(
+        parameters.iter().map(|(name, value)| (*name, &**value)),
+        &terms.settings.ignore_startup_parameters,
+    )?;
     let welcome = pool.welcome(&settings).await?;
     let mut wanted = Rc::clone(&welcome.parameters);
     let application_name =
@@ -194,7 +197,16 @@ async fn prepare(
         encode::backend_key_data(out, &card.cancel_key);
         encode::ready_for_query(out, TransactionStatus::Idle);
     });
-    let session = ClientSession::new(terms.settings.mode, trace, wanted, welcome.server_version);
+    let mut session =
+        ClientSession::new(terms.settings.mode, trace, wanted, welcome.server_version);
+    let names = settings.iter().map(|(name, _)| name);
+    session.set_own(
+        names.chain(
+            application_name
+                .is_some()
+                .then_some(&b"application_name"[..]),
+        ),
+    );
     Ok((pool, session, card))
 }
 

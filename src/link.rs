@@ -471,7 +471,7 @@ impl Link {
             ..
         } = &mut *shard.scratch();
         let mut asks = false;
-        to_server.write(|out| asks = server.session.ask_for_unknown(self.session.startup(), out));
+        to_server.write(|out| asks = server.session.ask_for_unknown(out));
         if asks {
             // It goes back when it has answered; until then the client has it to itself.
             self.server = Some(server);

@@ -186,12 +186,14 @@ async fn open_tcp(host: &str, port: u16) -> Result<(TcpStream, SocketAddr), Conn
 
 impl ServerConnection {
     /// Connects and logs in. `scram_keys` are those of an earlier login; the ones that this login found come back.
+    /// What is reported of `track_extra` follows clients, too.
     ///
     /// Not cancel safe in the sense that a half-made connection is dropped, which the server takes for a client that left.
     pub async fn connect(
         target: &ServerTarget,
         scram_keys: Option<CachedKeys>,
         nonce: Nonce,
+        track_extra: &[Box<str>],
         clock: impl Fn() -> Instant,
     ) -> Result<(Self, Option<CachedKeys>), ConnectError> {
         let (mut socket, address) = open(&target.address).await?;
@@ -216,8 +218,8 @@ impl ServerConnection {
             scram_keys,
             ..
         } = identity;
-        let following =
-            ParameterSet::following(parameters.iter().map(|(name, value)| (&**name, &**value)));
+        let reported = parameters.iter().map(|(name, value)| (&**name, &**value));
+        let following = ParameterSet::following(reported, track_extra);
         let connection = Self {
             lane: Lane::new(socket),
             replies: Forwarder::new(),

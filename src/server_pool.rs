@@ -241,7 +241,9 @@ impl ServerPool {
                 Ok(Ok(())) => {
                     let reported = server.reported.iter();
                     let reported = reported.map(|(name, value)| (&**name, &**value));
-                    server.session.on_reset(reported);
+                    server
+                        .session
+                        .on_reset(reported, &pool.terms().settings.track_extra_parameters);
                     pool.release(server, (pool.clock)());
                 }
                 Ok(Err(_)) | Err(_) => pool.discard(server, ServerClose::CheckFailed),
@@ -372,7 +374,13 @@ impl ServerPool {
         tokio::task::spawn_local(async move {
             let keys = pool.scram_keys.borrow().clone();
             let (terms, generation) = (pool.terms(), pool.generation.get());
-            let connecting = ServerConnection::connect(&terms.target, keys, nonce(), pool.clock);
+            let connecting = ServerConnection::connect(
+                &terms.target,
+                keys,
+                nonce(),
+                &terms.settings.track_extra_parameters,
+                pool.clock,
+            );
             let limit = terms.settings.server_connect_timeout;
             match tokio::time::timeout(limit, connecting)
                 .await

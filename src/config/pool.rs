@@ -33,6 +33,10 @@ pub struct PoolSettings {
     pub transaction_timeout: Option<Duration>,
     /// The most prepared statements that a server keeps for its clients; 0: names are not mapped.
     pub max_prepared_statements: usize,
+    /// Parameters that follow a client beside the usual ones, where the server reports them.
+    pub track_extra_parameters: Vec<Box<str>>,
+    /// Startup parameters that are left out.
+    pub ignore_startup_parameters: Vec<Box<str>>,
     /// What a server runs between two clients of a session pool; `None`: nothing.
     pub server_reset_query: Option<Box<str>>,
     /// The most clients that wait for a server; the next one is refused.
@@ -54,6 +58,8 @@ pub struct PoolOverrides {
     pub(super) query_timeout: Option<TimeLimit>,
     pub(super) transaction_timeout: Option<TimeLimit>,
     pub(super) max_prepared_statements: Option<Number>,
+    pub(super) track_extra_parameters: Option<Vec<Box<str>>>,
+    pub(super) ignore_startup_parameters: Option<Vec<Box<str>>>,
     pub(super) server_reset_query: Option<Box<str>>,
     pub(super) max_waiting_clients: Option<Count>,
 }
@@ -72,6 +78,8 @@ impl Default for PoolSettings {
             query_timeout: None,
             transaction_timeout: None,
             max_prepared_statements: 200,
+            track_extra_parameters: Vec::new(),
+            ignore_startup_parameters: Vec::new(),
             server_reset_query: Some("DISCARD ALL".into()),
             max_waiting_clients: const { NonZeroUsize::new(10_000).expect("not zero") },
         }
@@ -90,6 +98,11 @@ impl PoolSettings {
                 }
             };
         }
+        macro_rules! listed {
+            ($name:ident) => {
+                overrides.$name.as_ref().unwrap_or(&self.$name).clone()
+            };
+        }
         Self {
             mode: overrides.mode.unwrap_or(self.mode),
             size: setting!(size),
@@ -102,6 +115,8 @@ impl PoolSettings {
             query_timeout: setting!(query_timeout),
             transaction_timeout: setting!(transaction_timeout),
             max_prepared_statements: setting!(max_prepared_statements),
+            track_extra_parameters: listed!(track_extra_parameters),
+            ignore_startup_parameters: listed!(ignore_startup_parameters),
             server_reset_query: match &overrides.server_reset_query {
                 Some(query) => (!query.trim().is_empty()).then(|| query.clone()),
                 None => self.server_reset_query.clone(),

@@ -45,6 +45,7 @@ impl ServerPool {
                 .reported
                 .iter()
                 .map(|(name, value)| (&**name, &**value)),
+            &self.terms().settings.track_extra_parameters,
         ));
         let mut wanted = (*base).clone();
         settings

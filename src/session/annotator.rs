@@ -333,6 +333,12 @@ impl<'a> Walk<'a> {
         ) {
             self.plan.set_may_forget_statements();
         }
+        if matches!(
+            statement.kind,
+            StatementKind::Reset | StatementKind::Discard | StatementKind::Set
+        ) {
+            self.plan.set_may_reset();
+        }
         if statement.kind == StatementKind::TransactionControl {
             let Surroundings {
                 strings, encoding, ..

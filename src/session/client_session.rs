@@ -7,7 +7,7 @@ use crate::protocol::backend::TransactionStatus;
 use crate::session::annotator::{QueryPlan, Surroundings};
 use crate::session::exchange::Received;
 use crate::session::local_statements::LocalStatements;
-use crate::session::parameters::{ParameterSet, follows};
+use crate::session::parameters::ParameterSet;
 use crate::session::statements::ClientStatements;
 use crate::session::trace::SessionTrace;
 use crate::sql::encoding::ClientEncoding;
@@ -34,6 +34,8 @@ pub struct ClientSession {
     pub waited: Option<Received>,
     /// As they were when it had logged in.
     startup: Rc<ParameterSet>,
+    /// Those among them that its startup packet has set: to these a RESET goes back.
+    pub own: Rc<ParameterSet>,
     server_version: u32,
     strings: StandardConformingStrings,
     encoding: ClientEncoding,
@@ -57,6 +59,7 @@ impl ClientSession {
             is_canceled: false,
             waited: None,
             startup: Rc::clone(&parameters),
+            own: Rc::default(),
             server_version,
             strings: StandardConformingStrings::On,
             encoding: ClientEncoding::from_name(b"UTF8"),
@@ -75,14 +78,33 @@ impl ClientSession {
     pub fn on_reset_all(&mut self) {
         let parameters = Rc::make_mut(&mut self.parameters);
         parameters.retain_following();
-        for (name, value) in self.startup.iter().filter(|(name, _)| !follows(name)) {
-            parameters.insert(name, value);
+        for (name, value) in self.startup.iter() {
+            if !self.startup.follows(name) {
+                parameters.insert(name, value);
+            }
         }
     }
 
-    /// What its startup packet has set.
-    pub fn startup(&self) -> &ParameterSet {
-        &self.startup
+    /// Its startup packet has set parameters with these names.
+    pub fn set_own<'a>(&mut self, names: impl Iterator<Item = &'a [u8]>) {
+        let mut own = ParameterSet::default();
+        for name in names {
+            if let Some(value) = self.startup.value(name) {
+                own.insert(name, value);
+            }
+        }
+        self.own = Rc::new(own);
+    }
+
+    /// What its startup packet has set, and this server would not go back to by itself.
+    pub fn own_beyond(&self, base: &ParameterSet) -> ParameterSet {
+        let mut beyond = ParameterSet::default();
+        for (name, value) in self.own.iter() {
+            if base.value(name) != Some(value) {
+                beyond.insert(name, value);
+            }
+        }
+        beyond
     }
 
     /// What a query's meaning depends on.

@@ -6,6 +6,7 @@ mod copying;
 mod errors;
 mod extended;
 mod invariants;
+mod resetting;
 mod simple;
 mod statements;
 mod timing;

@@ -14,6 +14,7 @@ use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::session::local_statements::LocalStatement;
+use crate::session::parameters::ParameterSet;
 use crate::session::position_map::PositionMap;
 use crate::session::query_record::{Outcome, Phases, QueryKind, QueryRecord, QueueCause};
 use crate::session::statements::Statement;
@@ -62,6 +63,10 @@ pub enum RequestKind {
 pub enum Delivery {
     /// To the client.
     Forward,
+    /// To the client, but for ReadyForQuery: the query of the proxy's own behind it ends the reply.
+    ForwardUnready,
+    /// Nowhere, but for ReadyForQuery, and an error that the client's transaction fails with.
+    ReadyOnly,
     /// Nowhere: the proxy asked, not the client.
     Withhold,
     /// To the proxy, which asked for the values of these parameters.
@@ -78,8 +83,21 @@ impl Delivery {
     /// Whether it goes to the client.
     pub fn is_to_client(&self) -> bool {
         match self {
-            Self::Withhold | Self::Learn(_) => false,
-            Self::Forward | Self::Fabricate(_) | Self::FabricateReady(_) | Self::Refuse(_) => true,
+            Self::Withhold | Self::Learn(_) | Self::ReadyOnly => false,
+            Self::Forward
+            | Self::ForwardUnready
+            | Self::Fabricate(_)
+            | Self::FabricateReady(_)
+            | Self::Refuse(_) => true,
+        }
+    }
+
+    /// Whether its ReadyForQuery goes to the client.
+    pub fn is_ready_to_client(&self) -> bool {
+        match self {
+            Self::ReadyOnly => true,
+            Self::ForwardUnready => false,
+            _ => self.is_to_client(),
         }
     }
 }
@@ -119,6 +137,8 @@ pub enum Effect {
         /// What it stood for.
         statement: Rc<Statement>,
     },
+    /// The server has these parameters set, and the client wants them so.
+    SetAgain(Rc<ParameterSet>),
     /// Perhaps the server forgets all statements (DISCARD ALL, DEALLOCATE ALL): its CommandComplete will tell.
     MayForget,
 }
@@ -460,7 +480,9 @@ impl Exchange {
                 for request in skipped.into_iter().rev() {
                     let expects_ready =
                         matches!(request.kind, RequestKind::Query | RequestKind::FunctionCall);
-                    ignored += usize::from(expects_ready && request.delivery == Delivery::Forward);
+                    let is_asked =
+                        matches!(request.delivery, Delivery::Forward | Delivery::ReadyOnly);
+                    ignored += usize::from(expects_ready && is_asked);
                     self.unsettled -= usize::from(request.effect != Effect::None);
                     undo(request.effect);
                 }
@@ -532,7 +554,12 @@ impl Exchange {
                 out.extend_from_slice(&messages);
                 encode::ready_for_query(out, self.status);
             }
-            Delivery::Forward | Delivery::Withhold | Delivery::Learn(_) | Delivery::Refuse(_) => {}
+            Delivery::Forward
+            | Delivery::ForwardUnready
+            | Delivery::ReadyOnly
+            | Delivery::Withhold
+            | Delivery::Learn(_)
+            | Delivery::Refuse(_) => {}
         }
         true
     }

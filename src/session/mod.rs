@@ -12,6 +12,7 @@ pub mod position_map;
 pub mod query_record;
 pub mod replies;
 pub mod requests;
+pub mod reset_command;
 pub mod server_login;
 pub mod server_session;
 pub mod startup_settings;

@@ -21,16 +21,41 @@ const FOLLOWING: [&[u8]; 6] = [
 pub struct ParameterSet {
     /// Sorted by name, no name twice by PostgreSQL's rules (ASCII case does not count).
     values: Vec<Parameter>,
+    /// Names beyond [`FOLLOWING`] that follow too: the server reports them, and the configuration wants it.
+    extra: Vec<Box<[u8]>>,
 }
 
 impl ParameterSet {
-    /// Of what a server reports, that which follows clients.
-    pub fn following<'a>(reported: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Self {
+    /// Of what a server reports, that which follows clients: `extra` names are among it.
+    pub fn following<'a>(
+        reported: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+        extra: &[Box<str>],
+    ) -> Self {
         let mut set = Self::default();
-        for (name, value) in reported.filter(|(name, _)| follows(name)) {
+        let is_extra = |name: &[u8]| {
+            extra
+                .iter()
+                .any(|extra| extra.as_bytes().eq_ignore_ascii_case(name))
+        };
+        for (name, value) in reported {
+            if !follows(name) {
+                if !is_extra(name) {
+                    continue;
+                }
+                set.extra.push(name.into());
+            }
             set.insert(name, value);
         }
         set
+    }
+
+    /// Whether a parameter follows the client from server to server.
+    pub fn follows(&self, name: &[u8]) -> bool {
+        follows(name)
+            || self
+                .extra
+                .iter()
+                .any(|extra| extra.eq_ignore_ascii_case(name))
     }
 
     /// The value of a parameter.
@@ -59,7 +84,15 @@ impl ParameterSet {
 
     /// Forgets all but those that follow clients.
     pub fn retain_following(&mut self) {
-        self.values.retain(|(name, _)| follows(name));
+        let Self { values, extra } = self;
+        values.retain(|(name, _)| {
+            follows(name) || extra.iter().any(|extra| extra.eq_ignore_ascii_case(name))
+        });
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
     }
 
     /// All of them, by name.

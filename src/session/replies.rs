@@ -13,7 +13,7 @@ use crate::protocol::frame::FrameHeader;
 use crate::protocol::outbound::Outbound;
 use crate::session::client_session::ClientSession;
 use crate::session::exchange::{Delivery, Effect, RequestKind};
-use crate::session::parameters::{ParameterSet, follows};
+use crate::session::parameters::ParameterSet;
 use crate::session::position_map::PositionMap;
 use crate::session::server_session::ServerSession;
 use crate::session::statements::Statement;
@@ -134,7 +134,10 @@ impl Judge for Replies<'_> {
             return Err(Violation::ServerUnexpected(arrived.header.tag));
         };
         let kind = front.kind;
-        let delivers = front.delivery.is_to_client();
+        let delivers = match tag {
+            BackendTag::ReadyForQuery => front.delivery.is_ready_to_client(),
+            _ => front.delivery.is_to_client(),
+        };
         if tag == BackendTag::DataRow
             && let Delivery::Learn(names) = &front.delivery
         {
@@ -235,6 +238,18 @@ impl Replies<'_> {
         let tag =
             command_tag(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
         self.server.exchange.on_statement_done(rows_of(tag));
+        if let Some(front) = self.server.exchange.front()
+            && let Effect::SetAgain(again) = &front.effect
+        {
+            for (name, value) in again.iter() {
+                // Of those that follow, the server reports what they are.
+                if !self.client.parameters.follows(name) {
+                    Rc::make_mut(&mut self.server.parameters).insert(name, value);
+                    Rc::make_mut(&mut self.client.parameters).insert(name, value);
+                }
+            }
+            return Ok(());
+        }
         if self.server.exchange.is_delivering() {
             self.client.trace.on_command_complete(tag);
             let forgotten = self.server.on_command(tag);
@@ -267,7 +282,7 @@ impl Replies<'_> {
                 }
                 Effect::Evicted(statement) => self.server.statements.remove(statement),
                 Effect::Closed { name, .. } => self.client.statements.remove(name),
-                Effect::None | Effect::Local { .. } | Effect::MayForget => {}
+                Effect::None | Effect::Local { .. } | Effect::SetAgain(_) | Effect::MayForget => {}
             }
         }
     }
@@ -275,15 +290,23 @@ impl Replies<'_> {
     fn on_parameter_status(&mut self, arrived: &Arrived<'_>) -> Result<Disposition, Violation> {
         let (name, value) =
             parameter_status(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
-        if !follows(name) {
-            return Ok(Disposition::Forward);
+        if !self.server.parameters.follows(name) {
+            // What the proxy has set for the client, the client was told when it logged in.
+            return Ok(pass_if(self.server.exchange.is_delivering()));
         }
         // A report of what the proxy itself has set: the client knows.
         let is_known = self.client.parameters.value(name) == Some(value);
         if self.server.parameters.value(name) != Some(value) {
             Rc::make_mut(&mut self.server.parameters).insert(name, value);
         }
-        if is_known || !self.server.exchange.is_delivering() {
+        let delivery = self.server.exchange.front().map(|front| &front.delivery);
+        let is_for_client = match delivery {
+            // It is set again with the next query: on a direct connection it would not have changed.
+            Some(Delivery::ForwardUnready) => self.client.own.value(name).is_none(),
+            Some(Delivery::ReadyOnly) => true,
+            _ => self.server.exchange.is_delivering(),
+        };
+        if is_known || !is_for_client {
             return Ok(Disposition::Discard);
         }
         self.client.on_parameter_status(name, value);
@@ -311,12 +334,17 @@ impl Replies<'_> {
             self.fatal = Some(state);
         }
         let exchange = &mut self.server.exchange;
+        let mut is_expected = false;
         if let Some(front) = exchange.front()
             && !front.delivery.is_to_client()
             && front.kind == RequestKind::Query
             && self.fatal.is_none()
         {
-            return Err(Violation::ServerRefusedParameters(state));
+            if front.delivery != Delivery::ReadyOnly {
+                return Err(Violation::ServerRefusedParameters(state));
+            }
+            // The client's command has failed before it, and the client knows.
+            is_expected = state == SqlState::IN_FAILED_SQL_TRANSACTION;
         }
         // A syntax error is found before any statement runs; any other one after those in front have been done.
         if state != SqlState::SYNTAX_ERROR {
@@ -327,6 +355,7 @@ impl Replies<'_> {
                 out.write(|out| refusal.encode(out));
                 (refusal.code, Disposition::Discard)
             }
+            _ if is_expected => (state, Disposition::Discard),
             _ => (state, self.pass_mapped(arrived, out)),
         };
         // "COPY t, line 3": also where it is translated.
@@ -368,7 +397,6 @@ impl Replies<'_> {
             self.client.trace.on_request_skipped();
         }
         self.client.trace.on_error();
-        self.server.reset.clear();
         self.server.on_unnamed_done();
         self.fresh_front = true;
         let exchange = &mut self.server.exchange;

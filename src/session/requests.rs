@@ -3,7 +3,9 @@
 mod local;
 mod prepared;
 mod rewriting;
+mod setting_again;
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use crate::protocol::backend::TransactionStatus;
@@ -18,6 +20,7 @@ use crate::session::client_session::ClientSession;
 use crate::session::exchange::{
     Delivery, Effect, LocalReply, OutstandingRequest, QueryInFlight, Received, RequestKind,
 };
+use crate::session::parameters::ParameterSet;
 use crate::session::query_record::QueryKind;
 use crate::session::server_session::ServerSession;
 use crate::session::statements::Definitions;
@@ -193,7 +196,7 @@ impl Judge for Requests<'_> {
             FrontendTag::Bind => self.on_bind(arrived, out),
             FrontendTag::Describe => Ok(self.on_describe(arrived, out)),
             FrontendTag::Close => Ok(self.on_close(arrived, out)),
-            FrontendTag::Execute => Ok(self.on_execute(arrived)),
+            FrontendTag::Execute => Ok(self.on_execute(arrived, out)),
             _ => Ok(self.on_function_call()),
         }
     }
@@ -297,7 +300,7 @@ impl<'a> Requests<'a> {
     fn on_query(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Disposition {
         let text = arrived.body.strip_suffix(&[0]).unwrap_or(arrived.body);
         let Some(_) = arrived.whole() else {
-            return self.forward_query(text, None);
+            return self.forward_query(text, None, None);
         };
         let mut plan = self.client.planned.take().unwrap_or_else(|| {
             let mut plan = self.bench.plans.pop().unwrap_or_default();
@@ -319,12 +322,24 @@ impl<'a> Requests<'a> {
             }
             Verdict::Untouched(reason) => {
                 self.bench.tally.on_skipped(reason);
-                self.forward_query(text, Some(&mut plan))
+                let again = self.to_set_again(text, plan.may_reset());
+                let disposition = self.forward_query(text, Some(&mut plan), again.as_ref());
+                match again {
+                    Some(again) => {
+                        arrived.pass_whole(out);
+                        self.set_again(again, out)
+                    }
+                    None => disposition,
+                }
             }
             Verdict::Edited => {
                 self.bench.tally.on_annotated();
                 write_edited(&arrived, &plan, out);
-                self.forward_query(text, Some(&mut plan));
+                let again = self.to_set_again(text, plan.may_reset());
+                self.forward_query(text, Some(&mut plan), again.as_ref());
+                if let Some(again) = again {
+                    self.set_again(again, out);
+                }
                 Disposition::Discard
             }
         };
@@ -333,7 +348,12 @@ impl<'a> Requests<'a> {
     }
 
     /// Queues a query that leaves for the server.
-    fn forward_query(&mut self, text: &[u8], plan: Option<&mut QueryPlan>) -> Disposition {
+    fn forward_query(
+        &mut self,
+        text: &[u8],
+        plan: Option<&mut QueryPlan>,
+        again: Option<&Rc<ParameterSet>>,
+    ) -> Disposition {
         let Some(server) = self.server.as_deref_mut() else {
             return self.pause(Pause::NeedsServer);
         };
@@ -361,9 +381,14 @@ impl<'a> Requests<'a> {
                 query.set_context(self.client.trace.context());
             }
         }
+        let delivery = match again {
+            Some(_) => Delivery::ForwardUnready,
+            None => Delivery::Forward,
+        };
         server.exchange.on_request(OutstandingRequest {
             query: Some(query),
             effect,
+            delivery,
             ..OutstandingRequest::forwarded(RequestKind::Query)
         });
         Disposition::Forward
@@ -393,7 +418,7 @@ impl<'a> Requests<'a> {
         }
     }
 
-    fn on_execute(&mut self, arrived: Arrived<'_>) -> Disposition {
+    fn on_execute(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Disposition {
         let Some(server) = self.server.as_deref_mut() else {
             return self.pause(Pause::NeedsServer);
         };
@@ -415,7 +440,13 @@ impl<'a> Requests<'a> {
             query: Some(query),
             ..OutstandingRequest::forwarded(RequestKind::Execute)
         });
-        Disposition::Forward
+        match self.to_set_again_behind(portal) {
+            Some(again) => {
+                arrived.pass_whole(out);
+                self.set_again_in_group(again, out)
+            }
+            None => Disposition::Forward,
+        }
     }
 
     fn on_function_call(&mut self) -> Disposition {

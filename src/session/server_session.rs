@@ -24,6 +24,8 @@ pub struct ServerSession {
     pub statements: ServerStatements,
     /// What is set on it.
     pub parameters: Rc<ParameterSet>,
+    /// What was set when it had logged in: to this a RESET goes back.
+    pub base: Rc<ParameterSet>,
     /// The unnamed statement, as far as telemetry wants to know it.
     pub unnamed: UnnamedStatement,
     /// The client has parsed the unnamed statement and not bound it: it does so behind a Sync (pg8000, lib/pq), and must not
@@ -37,8 +39,6 @@ pub struct ServerSession {
     pub has_belongings: bool,
     /// Parameters that its client may have set to values that are not known yet.
     unknown: Vec<Box<[u8]>>,
-    /// Those among them that it has reset: for it they go back to what its startup packet says, if it says anything.
-    pub reset: Vec<Box<[u8]>>,
     /// When the first message of the group came and left that the next Execute belongs to.
     pub group: Option<(Received, Instant)>,
     /// How many Executes were sent since the last Sync.
@@ -82,6 +82,7 @@ impl ServerSession {
         Self {
             exchange: Exchange::new(),
             statements: ServerStatements::default(),
+            base: Rc::clone(&parameters),
             parameters,
             unnamed: UnnamedStatement::default(),
             awaits_bind: false,
@@ -89,7 +90,6 @@ impl ServerSession {
             named_portals: HashMap::new(),
             has_belongings: false,
             unknown: Vec::new(),
-            reset: Vec::new(),
             group: None,
             executes: 0,
         }
@@ -193,17 +193,9 @@ impl ServerSession {
         const MAX_UNKNOWN: usize = 64;
         let text = self.exchange.front_text();
         match Alteration::by(tag, text) {
-            // What was reset in a transaction that is rolled back was not.
-            Alteration::None if tag == b"ROLLBACK" => self.reset.clear(),
             Alteration::None => {}
             Alteration::Belongings => self.has_belongings = true,
             Alteration::Parameters(names) => {
-                let is_reset = tag == b"RESET";
-                self.reset
-                    .retain(|reset| !names.iter().any(|name| reset.eq_ignore_ascii_case(name)));
-                if is_reset {
-                    self.reset.extend(names.iter().map(|name| Box::from(*name)));
-                }
                 for name in names {
                     if !self
                         .unknown
@@ -221,9 +213,16 @@ impl ServerSession {
             statements: matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL"),
         };
         if forgotten.parameters {
+            // Where it is rolled back, what was set is set again: how it ended is asked in the end.
+            for (name, _) in self.parameters.iter() {
+                let mut unknown = self.unknown.iter();
+                if !self.parameters.follows(name)
+                    && !unknown.any(|known| known.eq_ignore_ascii_case(name))
+                {
+                    self.unknown.push(name.into());
+                }
+            }
             Rc::make_mut(&mut self.parameters).retain_following();
-            self.unknown.clear();
-            self.reset.clear();
         }
         if forgotten.statements {
             self.statements.clear();
@@ -236,27 +235,9 @@ impl ServerSession {
 
     /// Asks, with a message appended to `out`, what values its client has given to parameters that PostgreSQL does not report.
     /// Whether anything had to be asked.
-    ///
-    /// What it has reset goes back to what is set in `startup`, as on a direct connection.
-    pub fn ask_for_unknown(&mut self, startup: &ParameterSet, out: &mut Vec<u8>) -> bool {
+    pub fn ask_for_unknown(&mut self, out: &mut Vec<u8>) -> bool {
         if self.unknown.is_empty() {
             return false;
-        }
-        let mut back = ParameterSet::default();
-        for name in std::mem::take(&mut self.reset) {
-            if let Some(value) = startup.value(&name) {
-                back.insert(&name, value);
-            }
-        }
-        if back != ParameterSet::default() {
-            encode::message(out, b'Q', |body| {
-                ParameterSet::default().write_change_to(&back, body);
-                body.push(0);
-            });
-            self.exchange.on_request(OutstandingRequest::withheld(
-                RequestKind::Query,
-                Effect::None,
-            ));
         }
         let names = std::mem::take(&mut self.unknown);
         encode::message(out, b'Q', |body| {
@@ -276,13 +257,17 @@ impl ServerSession {
     }
 
     /// DISCARD ALL was run: it is as it was when it was new, when these parameters were reported.
-    pub fn on_reset<'a>(&mut self, reported: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
+    pub fn on_reset<'a>(
+        &mut self,
+        reported: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+        extra: &[Box<str>],
+    ) {
         self.statements.clear();
         self.named_portals.clear();
-        self.parameters = Rc::new(ParameterSet::following(reported));
+        self.parameters = Rc::new(ParameterSet::following(reported, extra));
+        self.base = Rc::clone(&self.parameters);
         self.has_belongings = false;
         self.unknown.clear();
-        self.reset.clear();
     }
 
     /// An effect of a request that failed, or was skipped, is taken back on the server's side.
@@ -292,6 +277,7 @@ impl ServerSession {
             | Effect::Named { .. }
             | Effect::Local { .. }
             | Effect::Closed { .. }
+            | Effect::SetAgain(_)
             | Effect::MayForget => {}
             Effect::Prepared { statement, .. } => self.statements.remove(statement),
             Effect::Evicted(statement) => self.statements.insert(Rc::clone(statement)),

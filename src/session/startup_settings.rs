@@ -1,7 +1,7 @@
 //! What a client's startup packet sets, as the server shall have it set.
 
 use crate::protocol::error_response::{ErrorResponse, SqlState};
-use crate::session::parameters::{ParameterSet, is_parameter_name};
+use crate::session::parameters::{ParameterSet, follows, is_parameter_name};
 use crate::session::trace::split_options;
 
 /// The settings in the startup parameters, `options` among them, and the application's name apart: it differs from client to
@@ -15,30 +15,43 @@ pub struct StartupSettings {
 }
 
 impl StartupSettings {
-    /// Reads them. Where a name comes twice, the last one holds.
+    /// Reads them, but for those that are `ignored`; where `options` is, all in there but what follows its client.
+    /// Where a name comes twice, the last one holds.
     ///
     /// # Errors
     /// A name that no parameter can have, or an option that is not a setting: what PostgreSQL says to it.
     pub fn read<'a>(
         parameters: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+        ignored: &[Box<str>],
     ) -> Result<Self, ErrorResponse> {
+        let is_ignored = |name: &[u8]| {
+            let mut ignored = ignored.iter().map(|ignored| ignored.as_bytes());
+            !follows(name) && ignored.any(|ignored| ignored.eq_ignore_ascii_case(name))
+        };
         let mut read = Self::default();
         for (name, value) in parameters {
             match name {
-                b"options" => read.read_options(value)?,
+                b"options" => read.read_options(value, is_ignored)?,
+                _ if is_ignored(name) => {}
                 _ => read.insert(name, value)?,
             }
         }
         Ok(read)
     }
 
-    fn read_options(&mut self, options: &[u8]) -> Result<(), ErrorResponse> {
+    fn read_options(
+        &mut self,
+        options: &[u8],
+        is_ignored: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), ErrorResponse> {
+        let are_ignored = is_ignored(b"options");
         let arguments = split_options(options);
         let mut rest = arguments.iter().map(|(_, argument)| &**argument);
         while let Some(argument) = rest.next() {
             let setting = match argument {
                 b"-c" => rest.next().unwrap_or_default(),
                 [b'-', b'c', setting @ ..] | [b'-', b'-', setting @ ..] => setting,
+                _ if are_ignored => continue,
                 _ => {
                     let argument = String::from_utf8_lossy(argument);
                     return Err(ErrorResponse::fatal(
@@ -49,6 +62,9 @@ impl StartupSettings {
             };
             let equals = setting.iter().position(|byte| *byte == b'=');
             let Some((name, [_, value @ ..])) = equals.map(|at| setting.split_at(at)) else {
+                if are_ignored {
+                    continue;
+                }
                 let setting = String::from_utf8_lossy(setting);
                 return Err(ErrorResponse::fatal(
                     SqlState::SYNTAX_ERROR,
@@ -60,7 +76,9 @@ impl StartupSettings {
                 .iter()
                 .map(|byte| if *byte == b'-' { b'_' } else { *byte })
                 .collect();
-            self.insert(&name, value)?;
+            if !is_ignored(&name) && (!are_ignored || follows(&name)) {
+                self.insert(&name, value)?;
+            }
         }
         Ok(())
     }
@@ -103,11 +121,38 @@ mod tests {
     use super::*;
 
     fn read(parameters: &[(&str, &str)]) -> Result<StartupSettings, ErrorResponse> {
-        StartupSettings::read(
-            parameters
-                .iter()
-                .map(|(name, value)| (name.as_bytes(), value.as_bytes())),
-        )
+        read_but(parameters, &[])
+    }
+
+    fn read_but(
+        parameters: &[(&str, &str)],
+        ignored: &[Box<str>],
+    ) -> Result<StartupSettings, ErrorResponse> {
+        let parameters = parameters
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        StartupSettings::read(parameters, ignored)
+    }
+
+    #[test]
+    fn what_is_to_be_ignored_is_left_out_unless_it_follows_clients() {
+        let asked = [
+            ("extra_float_digits", "2"),
+            ("TimeZone", "UTC"),
+            ("options", "-c geqo=off -W -c datestyle=german"),
+        ];
+        let names = |ignored: &[&str]| {
+            let ignored: Vec<Box<str>> = ignored.iter().map(|name| Box::from(*name)).collect();
+            let read = read_but(&asked, &ignored)?;
+            let names = read.settings.iter();
+            Ok(names
+                .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
+                .collect::<Vec<_>>())
+        };
+        let ignored = ["Extra_float_digits", "options", "TimeZone"];
+        assert_eq!(names(&ignored).unwrap(), ["datestyle", "TimeZone"]);
+        let refused: ErrorResponse = names(&["geqo"]).unwrap_err();
+        assert_eq!(refused.code, SqlState::SYNTAX_ERROR);
     }
 
     #[test]

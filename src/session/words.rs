@@ -46,6 +46,12 @@ impl<'a> Words<'a> {
         self.take_if(|word| word.kind == kind).is_some()
     }
 
+    /// Takes the next word if it is this operator.
+    pub(super) fn take_operator(&mut self, operator: &str) -> bool {
+        self.take_if(|word| word.kind == TokenKind::Operator && word.text == operator.as_bytes())
+            .is_some()
+    }
+
     /// Takes the next word if it is a name.
     pub(super) fn take_identifier(&mut self) -> Option<Cow<'a, [u8]>> {
         self.take_if(|word| word.identifier().is_some())?

@@ -187,7 +187,14 @@ async fn what_a_client_sets_follows_it_and_reset_goes_back_to_its_connection_str
     ann.batch_execute("SET work_mem = '1MB'").await.unwrap();
     assert_eq!(value(&bob, "SHOW work_mem").await, default);
     assert_eq!(value(&ann, "SHOW work_mem").await, "1MB");
+    ann.batch_execute("BEGIN; SET work_mem = '2MB'")
+        .await
+        .unwrap();
     ann.batch_execute("RESET work_mem").await.unwrap();
+    assert_eq!(value(&ann, "SHOW work_mem").await, "20MB");
+    ann.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(value(&ann, "SHOW work_mem").await, "1MB");
+    ann.execute("RESET ALL", &[]).await.unwrap();
     assert_eq!(value(&ann, "SHOW work_mem").await, "20MB");
     value(&ann, "SELECT set_config('work_mem', '3MB', false)").await;
     assert_eq!(value(&bob, "SHOW work_mem").await, default);

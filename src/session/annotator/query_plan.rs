@@ -24,6 +24,7 @@ pub struct QueryPlan {
     trace: Option<Arc<TraceContext>>,
     context: ContextState,
     may_forget: bool,
+    may_reset: bool,
 }
 
 /// The short form of a plan.
@@ -143,6 +144,7 @@ impl QueryPlan {
             trace: None,
             context: ContextState::None,
             may_forget: false,
+            may_reset: false,
         }
     }
 
@@ -206,8 +208,14 @@ impl QueryPlan {
         self.may_forget
     }
 
+    /// Whether the server may bring settings back to what they were: there is a RESET, a DISCARD or a SET in it.
+    pub fn may_reset(&self) -> bool {
+        self.may_reset
+    }
+
     pub(super) fn clear(&mut self) {
         self.may_forget = false;
+        self.may_reset = false;
         self.skipped = None;
         self.edits.clear();
         self.inserts.clear();
@@ -231,6 +239,10 @@ impl QueryPlan {
 
     pub(super) fn set_may_forget_statements(&mut self) {
         self.may_forget = true;
+    }
+
+    pub(super) fn set_may_reset(&mut self) {
+        self.may_reset = true;
     }
 
     pub(super) fn set_skipped(&mut self, reason: SkipReason) {

@@ -24,7 +24,11 @@ impl Requests<'_> {
         self.is_settled(|effect| match effect {
             Effect::Named { name, .. } | Effect::Closed { name, .. } => **name == *wanted,
             Effect::Prepared { name, .. } => name.as_deref() == Some(wanted),
-            Effect::None | Effect::Local { .. } | Effect::Evicted(_) | Effect::MayForget => false,
+            Effect::None
+            | Effect::Local { .. }
+            | Effect::SetAgain(_)
+            | Effect::Evicted(_)
+            | Effect::MayForget => false,
         })
     }
 
@@ -38,6 +42,7 @@ impl Requests<'_> {
             | Effect::Named { .. }
             | Effect::Local { .. }
             | Effect::Closed { .. }
+            | Effect::SetAgain(_)
             | Effect::MayForget => false,
         })
     }

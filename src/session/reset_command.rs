@@ -1,0 +1,194 @@
+//! Commands that bring settings back to what they were when the session began.
+//!
+//! On a direct connection that is what the client's startup packet says. A pooled server was logged in to without it, so the
+//! proxy sets it again behind such a command.
+//!
+//! Source: `VariableSetStmt`, `VariableResetStmt` and `DiscardStmt` in PostgreSQL's gram.y.
+
+use std::borrow::Cow;
+
+use super::words::Words;
+use crate::session::parameters::ParameterSet;
+use crate::session::transaction_command::TransactionCommand;
+use crate::sql::encoding::ClientEncoding;
+use crate::sql::lexer::{StandardConformingStrings, TokenKind};
+use crate::sql::script::{Script, StatementKind};
+
+/// What is brought back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResetCommand<'a> {
+    /// One parameter.
+    Parameter(Cow<'a, [u8]>),
+    /// All of them: RESET ALL, DISCARD ALL.
+    All,
+}
+
+impl<'a> ResetCommand<'a> {
+    /// Reads one statement, with or without its semicolon.
+    pub fn recognise(
+        statement: &'a [u8],
+        strings: StandardConformingStrings,
+        encoding: ClientEncoding,
+    ) -> Option<Self> {
+        let mut words = Words::new(statement, strings, encoding);
+        let first = words.next()?;
+        if first.is_keyword("discard") {
+            return words.take_keyword("all").then_some(Self::All);
+        }
+        let sets = first.is_keyword("set");
+        if !sets && !first.is_keyword("reset") {
+            return None;
+        }
+        if !sets && words.take_keyword("all") {
+            return Some(Self::All);
+        }
+        let _ = sets && words.take_keyword("session");
+        if words.take_keyword("time") {
+            let is_back = words.take_keyword("zone")
+                && (!sets || words.take_keyword("default") || words.take_keyword("local"));
+            return is_back.then_some(Self::Parameter(Cow::Borrowed(b"TimeZone")));
+        }
+        if sets && words.take_keyword("names") {
+            let is_back = words.take_keyword("default") || words.is_at_end();
+            return is_back.then_some(Self::Parameter(Cow::Borrowed(b"client_encoding")));
+        }
+        let mut name = words.take_identifier()?;
+        while words.take_kind(TokenKind::Dot) {
+            let part = words.take_identifier()?;
+            let name = name.to_mut();
+            name.push(b'.');
+            name.extend_from_slice(&part);
+        }
+        if sets {
+            let _ = words.take_keyword("to") || words.take_operator("=");
+            if !words.take_keyword("default") {
+                return None;
+            }
+        }
+        words.is_at_end().then_some(Self::Parameter(name))
+    }
+}
+
+/// What of `own`, which is what the client's startup packet set, has to be set again behind a message with this text. Empty if
+/// nothing has to.
+pub fn to_set_again(
+    text: &[u8],
+    own: &ParameterSet,
+    strings: StandardConformingStrings,
+    encoding: ClientEncoding,
+) -> ParameterSet {
+    let mut script = Script::new();
+    script.read(text, strings, encoding);
+    let mut again = ParameterSet::default();
+    if script
+        .statements()
+        .iter()
+        .any(|it| it.kind == StatementKind::Copy)
+    {
+        // Nothing may stand behind it before its data.
+        return again;
+    }
+    for statement in script.statements() {
+        let text = text.get(statement.start..statement.end).unwrap_or_default();
+        match ResetCommand::recognise(text, strings, encoding) {
+            Some(command) => command.add_to(&mut again, own),
+            None => {
+                let ends = TransactionCommand::recognise(text, strings, encoding);
+                if matches!(ends, Some(TransactionCommand::Rollback { .. })) {
+                    // What was reset in front of it is as it was.
+                    again = ParameterSet::default();
+                }
+            }
+        }
+    }
+    again
+}
+
+impl ResetCommand<'_> {
+    fn add_to(&self, again: &mut ParameterSet, own: &ParameterSet) {
+        match self {
+            Self::Parameter(name) => {
+                if let Some(value) = own.value(name) {
+                    again.insert(name, value);
+                }
+            }
+            Self::All => {
+                let is_reset = |name: &[u8]| {
+                    // GUC_NO_RESET_ALL in PostgreSQL's guc.c.
+                    !name.eq_ignore_ascii_case(b"role")
+                        && !name.eq_ignore_ascii_case(b"session_authorization")
+                };
+                own.iter()
+                    .filter(|(name, _)| is_reset(name))
+                    .for_each(|(name, value)| again.insert(name, value));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ON: StandardConformingStrings = StandardConformingStrings::On;
+
+    fn recognise(text: &str) -> Option<ResetCommand<'_>> {
+        ResetCommand::recognise(text.as_bytes(), ON, ClientEncoding::Utf8)
+    }
+
+    fn again(text: &str) -> Vec<String> {
+        let mut own = ParameterSet::default();
+        own.insert(b"search_path", b"app");
+        own.insert(b"TimeZone", b"Europe/Berlin");
+        own.insert(b"role", b"bob");
+        to_set_again(text.as_bytes(), &own, ON, ClientEncoding::Utf8)
+            .iter()
+            .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_forms_of_the_manual_are_recognised() {
+        let one =
+            |name: &'static str| Some(ResetCommand::Parameter(Cow::Borrowed(name.as_bytes())));
+        for (text, expected) in [
+            ("RESET search_path", one("search_path")),
+            ("reset App.X ;", one("app.x")),
+            ("RESET TIME ZONE", one("TimeZone")),
+            ("RESET ALL", Some(ResetCommand::All)),
+            ("/**/ discard all", Some(ResetCommand::All)),
+            ("DISCARD TEMP", None),
+            ("SET x TO DEFAULT", one("x")),
+            ("SET SESSION x = default;", one("x")),
+            ("SET TIME ZONE LOCAL", one("TimeZone")),
+            ("SET TIME ZONE 'UTC'", None),
+            ("SET NAMES", one("client_encoding")),
+            ("SET NAMES 'UTF8'", None),
+            ("SET x TO 'default'", None),
+            ("SET LOCAL x TO DEFAULT", None),
+            ("RESET SESSION AUTHORIZATION", None),
+            ("SELECT 1", None),
+        ] {
+            assert_eq!(recognise(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_the_startup_packet_set_is_set_again() {
+        assert_eq!(again("RESET work_mem"), [""; 0]);
+        assert_eq!(again("RESET search_path; SELECT 1"), ["search_path"]);
+        assert_eq!(again("RESET timezone"), ["timezone"]);
+        assert_eq!(again("RESET ALL"), ["search_path", "TimeZone"]);
+        assert_eq!(again("RESET role"), ["role"]);
+    }
+
+    #[test]
+    fn what_is_rolled_back_is_not_set_again() {
+        assert_eq!(again("BEGIN; RESET ALL; ROLLBACK"), [""; 0]);
+        assert_eq!(
+            again("RESET ALL; ROLLBACK TO a"),
+            ["search_path", "TimeZone"]
+        );
+        assert_eq!(again("ROLLBACK; RESET search_path"), ["search_path"]);
+    }
+}
