@@ -550,6 +550,9 @@ impl Link {
         metrics
             .statement_evictions
             .add(std::mem::take(&mut tally.evictions));
+        metrics
+            .unrecognised_commands
+            .add(std::mem::take(&mut tally.unrecognised));
     }
 
     /// Gives up the place in the queue, if there is one.

@@ -46,6 +46,8 @@ impl SqlState {
     pub const DUPLICATE_PREPARED_STATEMENT: Self = Self(*b"42P05");
     /// 22023: a parameter has a value that it can't have.
     pub const INVALID_PARAMETER_VALUE: Self = Self(*b"22023");
+    /// 22P02: a text is none of the type that it is to be read as.
+    pub const INVALID_TEXT_REPRESENTATION: Self = Self(*b"22P02");
     /// 53300: too many connections.
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
     /// 54000: a limit of the program was passed.

@@ -4,8 +4,9 @@ mod query_plan;
 
 use std::ops::Range;
 
-pub use query_plan::{Edit, QueryPlan, Reply, SkipReason, Verdict};
+pub use query_plan::{Edit, QueryPlan, Reply, SkipReason, Stray, Verdict};
 
+use super::stray;
 use super::trace::SessionTrace;
 use super::trace_command::{Block, TraceCommand};
 use super::transaction_command::TransactionCommand;
@@ -270,18 +271,21 @@ impl<'a> Walk<'a> {
             | StatementKind::Reset
             | StatementKind::Show
             | StatementKind::Discard => {}
-            _ => return Step::Forward,
+            _ => {
+                self.look_for_stray(statement);
+                return Step::Forward;
+            }
         }
         let Surroundings {
             strings, encoding, ..
         } = *self.around;
         let text = self.text(statement);
-        let Some(command) = TraceCommand::recognise(text, strings, encoding) else {
+        let Some(command) = TraceCommand::recognise(text, strings, encoding)
+            .filter(|_| !encoding.is_client_only() || text.is_ascii())
+        else {
+            self.look_for_stray(statement);
             return Step::Forward;
         };
-        if encoding.is_client_only() && !text.is_ascii() {
-            return Step::Forward;
-        }
         if !command.is_answered_here(self.trace) {
             if command == TraceCommand::ResetAll {
                 self.trace.reset_all(self.forwarded + 1);
@@ -297,6 +301,7 @@ impl<'a> Walk<'a> {
         if self.skip == Some(SkipReason::PrepareOrDeclare) {
             let _ = command.execute(self.trace, block, self.forwarded + 1);
             self.on_new_context();
+            self.plan.on_stray(Stray::Known);
             return Step::Forward;
         }
         let after_statements = self.forwarded as usize;
@@ -315,6 +320,12 @@ impl<'a> Walk<'a> {
             }
             // The transaction must fail where it is: the server knows the parameter as little, and says the same.
             Err(_) => Step::Forward,
+        }
+    }
+
+    fn look_for_stray(&mut self, statement: &Statement) {
+        if stray::is_in(self.text(statement)) {
+            self.plan.on_stray(Stray::Unrecognised);
         }
     }
 

@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::protocol::error_response::ErrorResponse;
+use smallvec::SmallVec;
+
+use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::frame::split_cstr;
 use crate::protocol::frontend::Parse;
 use crate::session::annotator::Surroundings;
-use crate::session::trace::SessionTrace;
-use crate::session::trace_command::{Answer, Form, TraceCommand};
+use crate::session::trace::{Scope, SessionTrace};
+use crate::session::trace_command::{Answer, TraceCommand, parse_boolean};
 use crate::sql::lexer::{Lexer, StandardConformingStrings, TokenKind, strings_matter};
 
 /// The statements and portals of one client. Made with its first such statement: most clients never have one.
@@ -26,20 +28,67 @@ pub struct LocalStatements {
 /// A prepared command on the trace context.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LocalStatement {
-    /// With an empty value where the value is a parameter.
+    /// With an empty value, and to the session, where those are parameters.
     command: TraceCommand<'static>,
-    /// The type of its only parameter, the value, where it has one.
-    parameter: Option<u32>,
+    /// The types of its parameters.
+    parameters: SmallVec<[u32; 2]>,
+    /// What each of them is.
+    uses: SmallVec<[Use; 2]>,
+}
+
+/// What a parameter is: an argument of one of the calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Use {
+    /// The parameter's number, from 0.
+    parameter: usize,
+    /// The call's number, from 0.
+    call: usize,
+    argument: Argument,
+}
+
+/// An argument of set_config.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Argument {
+    Value,
+    IsLocal,
+}
+
+/// A value as it is bound.
+#[derive(Clone, Copy, Debug)]
+pub struct BoundValue<'a> {
+    /// `None` for NULL.
+    pub bytes: Option<&'a [u8]>,
+    /// Its format code.
+    pub format: i16,
+}
+
+/// Format codes: none for text, one for all, or one each.
+#[derive(Clone, Debug, Default)]
+pub struct Formats(SmallVec<[i16; 2]>);
+
+impl Formats {
+    /// As a Bind has them.
+    pub fn new(codes: impl Iterator<Item = i16>) -> Self {
+        Self(codes.collect())
+    }
+
+    /// The code of one column or value.
+    pub fn of(&self, at: usize) -> i16 {
+        match self.0.as_slice() {
+            [code] => *code,
+            codes => codes.get(at).copied().unwrap_or_default(),
+        }
+    }
 }
 
 /// A command that is bound, and can be executed.
 #[derive(Debug)]
 pub struct LocalPortal {
     statement: Rc<LocalStatement>,
-    /// The bound value; `None` for NULL, or where none is wanted.
-    value: Option<Box<[u8]>>,
-    /// The format code of its column.
-    pub format: i16,
+    /// With the bound values in it.
+    command: TraceCommand<'static>,
+    /// The format codes of its columns.
+    pub formats: Formats,
     /// Whether it has been run.
     pub is_executed: bool,
 }
@@ -134,6 +183,9 @@ impl LocalStatements {
 }
 
 impl LocalStatement {
+    /// Parameters that a command has at most.
+    pub const MAX_PARAMETERS: usize = 2 * TraceCommand::MOST_CALLS;
+
     /// Reads a Parse. `None`: it is not exactly one command on the trace context that the proxy answers.
     pub fn recognise(
         parse: &Parse<'_>,
@@ -167,47 +219,76 @@ impl LocalStatement {
         strings: StandardConformingStrings,
         around: &Surroundings,
     ) -> Option<Self> {
-        let (types, rest) = types.split_first_chunk::<2>()?;
-        let declared = match (u16::from_be_bytes(*types), rest) {
-            (0, []) => None,
-            (1, rest) => Some(u32::from_be_bytes(rest.try_into().ok()?)),
-            _ => return None,
-        };
-        let is_parameter = |kind| kind == TokenKind::Parameter;
-        let parameter =
-            Lexer::new(text, strings, around.encoding).find(|token| is_parameter(token.kind));
-        let Some(token) = parameter else {
-            let command = TraceCommand::recognise(text, strings, around.encoding)?.into_owned();
-            return declared.is_none().then_some(Self {
-                command,
-                parameter: None,
-            });
-        };
-        let oid = match declared {
-            None | Some(0) => TEXT_OID,
-            Some(oid @ (TEXT_OID | VARCHAR_OID | UNKNOWN_OID)) => oid,
-            Some(_) => return None,
-        };
-        let (front, behind) = (text.get(..token.start)?, text.get(token.end..)?);
-        if text.get(token.start..token.end) != Some(b"$1") {
+        let (_, declared) = types.split_first_chunk::<2>()?;
+        let (declared, rest) = declared.as_chunks();
+        if !rest.is_empty() {
             return None;
         }
-        // Only a value may be empty, and be given by a parameter.
-        let template = [front, b"''", behind].concat();
+        let mut uses = SmallVec::<[Use; 2]>::new();
+        let mut template = Vec::new();
+        let (mut from, mut depth, mut call, mut commas) = (0, 0_usize, 0, 0);
+        for token in Lexer::new(text, strings, around.encoding) {
+            match token.kind {
+                TokenKind::OpenParenthesis => depth += 1,
+                TokenKind::CloseParenthesis => depth = depth.checked_sub(1)?,
+                TokenKind::Comma if depth == 0 => (call, commas) = (call + 1, 0),
+                TokenKind::Comma => commas += 1,
+                TokenKind::Parameter => {
+                    let number = str::from_utf8(text.get(token.start + 1..token.end)?).ok()?;
+                    let parameter = number.parse::<usize>().ok()?.checked_sub(1)?;
+                    // Only these two of set_config's arguments may be parameters.
+                    let (argument, constant) = match commas {
+                        1 => (Argument::Value, "''"),
+                        2 => (Argument::IsLocal, "false"),
+                        _ => return None,
+                    };
+                    if uses.iter().any(|used| used.parameter == parameter) {
+                        return None;
+                    }
+                    uses.push(Use {
+                        parameter,
+                        call,
+                        argument,
+                    });
+                    template.extend_from_slice(text.get(from..token.start)?);
+                    template.extend_from_slice(constant.as_bytes());
+                    from = token.end;
+                }
+                _ => {}
+            }
+        }
+        if declared.len() > uses.len() {
+            return None;
+        }
+        template.extend_from_slice(text.get(from..)?);
         let command = TraceCommand::recognise(&template, strings, around.encoding)?.into_owned();
-        let takes_value = matches!(
-            &command,
-            TraceCommand::Set { form: Form::Function, value: Some(value), .. } if value.is_empty()
-        );
-        takes_value.then_some(Self {
+        let mut parameters = SmallVec::from_elem(0, uses.len());
+        for used in &uses {
+            if !command.is_set_by_call(used.call) {
+                return None;
+            }
+            let wanted: &[u32] = match used.argument {
+                Argument::Value => &[TEXT_OID, VARCHAR_OID, UNKNOWN_OID],
+                Argument::IsLocal => &[BOOLEAN_OID],
+            };
+            let declared = declared.get(used.parameter);
+            // Numbers with a gap are not ours.
+            let slot = parameters.get_mut(used.parameter)?;
+            *slot = match declared.copied().map_or(0, u32::from_be_bytes) {
+                0 => *wanted.first()?,
+                oid => *wanted.iter().find(|wanted| **wanted == oid)?,
+            };
+        }
+        Some(Self {
             command,
-            parameter: Some(oid),
+            parameters,
+            uses,
         })
     }
 
-    /// The type of its only parameter, where it has one.
-    pub fn parameter(&self) -> Option<u32> {
-        self.parameter
+    /// The types of its parameters.
+    pub fn parameters(&self) -> &[u32] {
+        &self.parameters
     }
 
     /// What Describe says of it: an answer without a value.
@@ -220,14 +301,43 @@ impl LocalStatement {
 }
 
 impl LocalPortal {
-    /// A portal for a statement, with the value of its parameter.
-    pub fn new(statement: Rc<LocalStatement>, value: Option<&[u8]>, format: i16) -> Self {
-        Self {
-            statement,
-            value: value.map(Box::from),
-            format,
-            is_executed: false,
+    /// A portal for a statement, with the values of its parameters.
+    ///
+    /// # Errors
+    /// The error that PostgreSQL would answer to a value that is none of its type.
+    pub fn new(
+        statement: Rc<LocalStatement>,
+        values: &[BoundValue<'_>],
+        formats: Formats,
+    ) -> Result<Self, ErrorResponse> {
+        let mut command = statement.command.clone();
+        for Use {
+            parameter,
+            call,
+            argument,
+        } in &statement.uses
+        {
+            let Some(value) = values.get(*parameter) else {
+                continue;
+            };
+            match (argument, value.bytes) {
+                // A text is the same bytes in both formats. NULL means DEFAULT, in set_config.
+                (Argument::Value, bytes) => {
+                    command.set_value(*call, bytes.map(|bytes| Cow::Owned(bytes.to_vec())));
+                }
+                // NULL means the session.
+                (Argument::IsLocal, None) => command.set_scope(*call, Scope::Session),
+                (Argument::IsLocal, Some(bytes)) => {
+                    command.set_scope(*call, read_scope(bytes, value.format)?);
+                }
+            }
         }
+        Ok(Self {
+            command,
+            statement,
+            formats,
+            is_executed: false,
+        })
     }
 
     /// Its statement.
@@ -235,20 +345,33 @@ impl LocalPortal {
         &self.statement
     }
 
-    /// The command to execute, with the bound value in it.
-    pub fn command(&self) -> TraceCommand<'_> {
-        match &self.statement.command {
-            TraceCommand::Set {
-                scope, name, form, ..
-            } if self.statement.parameter.is_some() => TraceCommand::Set {
-                scope: *scope,
-                name: Cow::Borrowed(name),
-                // NULL means DEFAULT, in set_config.
-                value: self.value.as_deref().map(Cow::Borrowed),
-                form: *form,
-            },
-            command => command.clone(),
-        }
+    /// The command to execute, with the bound values in it.
+    pub fn command(&self) -> &TraceCommand<'static> {
+        &self.command
+    }
+}
+
+/// The third argument of set_config, which is true for SET LOCAL.
+fn read_scope(bytes: &[u8], format: i16) -> Result<Scope, ErrorResponse> {
+    let is_local = match (format, bytes) {
+        (0, text) => parse_boolean(text),
+        (_, [byte]) => Some(*byte != 0),
+        (_, _) => None,
+    };
+    match is_local {
+        Some(true) => Ok(Scope::Local),
+        Some(false) => Ok(Scope::Session),
+        None if format == 0 => Err(ErrorResponse::error(
+            SqlState::INVALID_TEXT_REPRESENTATION,
+            format!(
+                "invalid input syntax for type boolean: \"{}\"",
+                String::from_utf8_lossy(bytes)
+            ),
+        )),
+        None => Err(ErrorResponse::error(
+            SqlState::PROTOCOL_VIOLATION,
+            "insufficient data left in message",
+        )),
     }
 }
 
@@ -293,6 +416,7 @@ const FUNCTIONS: [&[u8]; 3] = [b"set_config", b"current_setting", b"pg_catalog"]
 
 /// pg_type.oid of the types that a text may be declared as.
 const TEXT_OID: u32 = 25;
+const BOOLEAN_OID: u32 = 16;
 const UNKNOWN_OID: u32 = 705;
 const VARCHAR_OID: u32 = 1043;
 
@@ -331,9 +455,11 @@ mod tests {
         let statement = || {
             Rc::new(LocalStatement {
                 command: TraceCommand::ResetAll,
-                parameter: None,
+                parameters: SmallVec::new(),
+                uses: SmallVec::new(),
             })
         };
+        let portal = || LocalPortal::new(statement(), &[], Formats::default()).unwrap();
         let mut local = LocalStatements::default();
         for number in 0..LocalStatements::MAX_STATEMENTS {
             assert!(local.has_room());
@@ -341,10 +467,10 @@ mod tests {
         }
         assert!(!local.has_room());
         for number in 0..LocalStatements::MAX_PORTALS {
-            let portal = LocalPortal::new(statement(), None, 0);
+            let portal = portal();
             assert!(local.bind(&number.to_be_bytes(), portal));
         }
-        assert!(!local.bind(b"another", LocalPortal::new(statement(), None, 0)));
-        assert!(local.bind(&[0; 8], LocalPortal::new(statement(), None, 0)));
+        assert!(!local.bind(b"another", portal()));
+        assert!(local.bind(&[0; 8], portal()));
     }
 }

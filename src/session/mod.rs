@@ -17,6 +17,7 @@ pub mod server_login;
 pub mod server_session;
 pub mod startup_settings;
 pub mod statements;
+pub mod stray;
 pub mod tally;
 pub mod time_limits;
 pub mod trace;

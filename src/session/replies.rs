@@ -482,6 +482,8 @@ fn learn(
     let mut learnt = (*client.parameters).clone();
     for (name, value) in names.iter().zip(values) {
         match value {
+            // What PostgreSQL leaves of a parameter of nobody's when its transaction ends is not set.
+            Some(b"") if name.to_ascii_lowercase().starts_with(b"pgspan.") => learnt.remove(name),
             Some(value) => learnt.insert(name, value),
             None => learnt.remove(name),
         }

@@ -15,7 +15,7 @@ use crate::protocol::forwarder::{Arrived, BodyNeeded, Disposition, Judge};
 use crate::protocol::frame::{FrameHeader, split_cstr};
 use crate::protocol::frontend::FrontendTag;
 use crate::protocol::outbound::Outbound;
-use crate::session::annotator::{AnnotationPolicy, Annotator, QueryPlan, Verdict};
+use crate::session::annotator::{AnnotationPolicy, Annotator, QueryPlan, Stray, Verdict};
 use crate::session::client_session::ClientSession;
 use crate::session::exchange::{
     Delivery, Effect, LocalReply, OutstandingRequest, QueryInFlight, Received, RequestKind,
@@ -24,6 +24,7 @@ use crate::session::parameters::ParameterSet;
 use crate::session::query_record::QueryKind;
 use crate::session::server_session::ServerSession;
 use crate::session::statements::Definitions;
+use crate::session::stray;
 use crate::session::tally::Tally;
 use crate::session::violation::Violation;
 
@@ -358,6 +359,11 @@ impl<'a> Requests<'a> {
             return self.pause(Pause::NeedsServer);
         };
         server.on_unnamed_done();
+        let stray = plan.as_ref().map_or(Stray::None, |plan| plan.stray());
+        if stray != Stray::None {
+            server.on_stray_commands(text);
+            self.bench.tally.unrecognised += u64::from(stray == Stray::Unrecognised);
+        }
         let text = server.exchange.keep_text(text);
         let mut query = QueryInFlight::new(QueryKind::Simple, text, self.received, self.now);
         let effect = match &plan {
@@ -430,6 +436,11 @@ impl<'a> Requests<'a> {
         let (received, sent_at) = server.group.take().unwrap_or((self.received, self.now));
         let portal = split_cstr(arrived.body).map_or(&b""[..], |(portal, _)| portal);
         let (text, commented) = server.keep_portal_text(portal);
+        if stray::is_in(server.portal_text(portal)) {
+            self.bench.tally.unrecognised += 1;
+            let text = server.portal_text(portal).to_owned();
+            server.on_stray_commands(&text);
+        }
         Self::reset_with(self.client, server, portal);
         let mut query = QueryInFlight::new(QueryKind::Execute, text, received, sent_at);
         match &commented {

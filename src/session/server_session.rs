@@ -11,8 +11,9 @@ use crate::session::alteration::{Alteration, contains_word};
 use crate::session::exchange::{
     Delivery, Effect, Exchange, OutstandingRequest, Received, RequestKind,
 };
-use crate::session::parameters::{self, ParameterSet};
+use crate::session::parameters::{self, ParameterSet, is_parameter_name};
 use crate::session::statements::{ServerStatements, Statement};
+use crate::session::stray;
 use crate::trace_context::{ContextState, TraceContext};
 
 /// A server that is logged in. It lives as long as the connection does, whichever client is linked to it.
@@ -189,23 +190,14 @@ impl ServerSession {
 
     /// A statement of the client's is done, with this command tag. What it has made of the client's session.
     pub fn on_command(&mut self, tag: &[u8]) -> Forgotten {
-        /// More than anybody sets by hand; with more, the server stays with its client.
-        const MAX_UNKNOWN: usize = 64;
         let text = self.exchange.front_text();
         match Alteration::by(tag, text) {
             Alteration::None => {}
             Alteration::Belongings => self.has_belongings = true,
             Alteration::Parameters(names) => {
                 for name in names {
-                    if !self
-                        .unknown
-                        .iter()
-                        .any(|known| known.eq_ignore_ascii_case(name))
-                    {
-                        self.unknown.push(name.into());
-                    }
+                    self.has_belongings |= !note_unknown(&mut self.unknown, name);
                 }
-                self.has_belongings |= self.unknown.len() > MAX_UNKNOWN;
             }
         }
         let forgotten = Forgotten {
@@ -231,6 +223,13 @@ impl ServerSession {
             self.has_belongings = false;
         }
         forgotten
+    }
+
+    /// A text is sent to it that may set parameters of the proxy's own: they are the client's alone.
+    pub fn on_stray_commands(&mut self, text: &[u8]) {
+        for name in stray::names_in(text).filter(|name| is_parameter_name(name)) {
+            self.has_belongings |= !note_unknown(&mut self.unknown, name);
+        }
     }
 
     /// Asks, with a message appended to `out`, what values its client has given to parameters that PostgreSQL does not report.
@@ -283,4 +282,15 @@ impl ServerSession {
             Effect::Evicted(statement) => self.statements.insert(Rc::clone(statement)),
         }
     }
+}
+
+/// Keeps the name of a parameter whose value is not known. Whether there was room for it.
+fn note_unknown(unknown: &mut Vec<Box<[u8]>>, name: &[u8]) -> bool {
+    /// More than anybody sets by hand; with more, the server stays with its client.
+    const MAX_UNKNOWN: usize = 64;
+    let is_known = unknown.iter().any(|known| known.eq_ignore_ascii_case(name));
+    if !is_known && unknown.len() < MAX_UNKNOWN {
+        unknown.push(name.into());
+    }
+    is_known || unknown.len() < MAX_UNKNOWN
 }

@@ -17,6 +17,8 @@ pub struct Tally {
     pub binds: u64,
     /// Statements closed on a server to make room.
     pub evictions: u64,
+    /// Messages with a command on the trace context that was not understood.
+    pub unrecognised: u64,
 }
 
 /// What can become of a query's annotation: the labels of its metric.

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-pub use answer::{Answer, Row};
+pub use answer::Answer;
 
 use super::trace::{Scope, SessionTrace};
 use super::words::Words;
@@ -30,12 +30,14 @@ pub enum TraceCommand<'a> {
         /// How it was written.
         form: Form,
     },
-    /// `SET application_name` to a traceparent.
+    /// `SET application_name` to a traceparent, `set_config('application_name', …)` with one.
     SetApplicationName {
         /// How far it reaches.
         scope: Scope,
         /// The traceparent.
         value: Cow<'a, [u8]>,
+        /// How it was written.
+        form: Form,
     },
     /// `RESET pgspan.<field>`.
     Reset {
@@ -51,8 +53,19 @@ pub enum TraceCommand<'a> {
         /// What becomes of a field that was never set.
         missing: Missing,
     },
+    /// A SELECT of several of the functions, or with names of its own for its columns.
+    Select(Vec<Call<'a>>),
     /// RESET ALL, DISCARD ALL: they clear the context, and are the server's to answer.
     ResetAll,
+}
+
+/// A column of a SELECT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call<'a> {
+    /// The column's name; `None`: the function's.
+    column: Option<Cow<'a, [u8]>>,
+    /// The function.
+    command: TraceCommand<'a>,
 }
 
 /// How a command was written, which decides the shape of its answer.
@@ -93,6 +106,9 @@ fn selects_a_name_of_no_command(statement: &[u8]) -> bool {
 }
 
 impl<'a> TraceCommand<'a> {
+    /// More functions in one SELECT than anybody calls.
+    pub const MOST_CALLS: usize = 16;
+
     /// Reads one statement, with or without its semicolon. `None`: it is not on the trace context, or not in a form that can
     /// be answered without a server.
     pub fn recognise(
@@ -109,7 +125,7 @@ impl<'a> TraceCommand<'a> {
             return None;
         }
         let command = match first.text {
-            word if word.eq_ignore_ascii_case(b"select") => Self::recognise_function(&mut words)?,
+            word if word.eq_ignore_ascii_case(b"select") => Self::recognise_select(&mut words)?,
             word if word.eq_ignore_ascii_case(b"set") => Self::recognise_set(&mut words)?,
             word if word.eq_ignore_ascii_case(b"show") => Self::Show {
                 name: take_field(&mut words)?,
@@ -146,8 +162,9 @@ impl<'a> TraceCommand<'a> {
             *words = application_name;
             take_equals(words)?;
             let value = words.take_string().or_else(|| words.take_identifier())?;
+            let form = Form::Command;
             let is_trace = TraceParent::parse(&value).is_ok();
-            return is_trace.then_some(Self::SetApplicationName { scope, value });
+            return is_trace.then_some(Self::SetApplicationName { scope, value, form });
         }
         let name = take_field(words)?;
         take_equals(words)?;
@@ -164,6 +181,28 @@ impl<'a> TraceCommand<'a> {
         })
     }
 
+    fn recognise_select(words: &mut Words<'a>) -> Option<Self> {
+        let mut calls = Vec::new();
+        loop {
+            let command = Self::recognise_function(words)?;
+            let column = match words.take_keyword("as") {
+                true => Some(words.take_identifier()?),
+                false => None,
+            };
+            if calls.len() >= Self::MOST_CALLS {
+                return None;
+            }
+            calls.push(Call { column, command });
+            if !words.take_kind(TokenKind::Comma) {
+                break;
+            }
+        }
+        match calls.as_slice() {
+            [Call { column: None, .. }] => calls.pop().map(|call| call.command),
+            _ => Some(Self::Select(calls)),
+        }
+    }
+
     fn recognise_function(words: &mut Words<'a>) -> Option<Self> {
         let mut function = words.next()?;
         if function.is_keyword("pg_catalog") && words.take_kind(TokenKind::Dot) {
@@ -175,18 +214,23 @@ impl<'a> TraceCommand<'a> {
             return None;
         }
         let open = words.take_kind(TokenKind::OpenParenthesis);
-        let name = without_prefix(words.take_string().filter(|_| open)?)?;
+        let parameter = take_text(words).filter(|_| open)?;
         let command = if is_set {
-            let value = take_argument(words, Words::take_string)?;
+            let value = take_argument(words, take_text)?;
             let scope = match take_argument(words, take_boolean)? {
                 true => Scope::Local,
                 false => Scope::Session,
             };
-            Self::Set {
-                scope,
-                name,
-                value: Some(value),
-                form,
+            if parameter.eq_ignore_ascii_case(b"application_name") {
+                let is_trace = TraceParent::parse(&value).is_ok();
+                is_trace.then_some(Self::SetApplicationName { scope, value, form })?
+            } else {
+                Self::Set {
+                    scope,
+                    name: without_prefix(parameter)?,
+                    value: Some(value),
+                    form,
+                }
             }
         } else {
             let missing = match take_argument(words, take_boolean) {
@@ -194,7 +238,7 @@ impl<'a> TraceCommand<'a> {
                 Some(false) | None => Missing::IsAnError,
             };
             Self::Show {
-                name,
+                name: without_prefix(parameter)?,
                 form,
                 missing,
             }
@@ -219,10 +263,20 @@ impl<'a> TraceCommand<'a> {
                 value: value.map(owned),
                 form,
             },
-            Self::SetApplicationName { scope, value } => TraceCommand::SetApplicationName {
+            Self::SetApplicationName { scope, value, form } => TraceCommand::SetApplicationName {
                 scope,
                 value: owned(value),
+                form,
             },
+            Self::Select(calls) => TraceCommand::Select(
+                calls
+                    .into_iter()
+                    .map(|Call { column, command }| Call {
+                        column: column.map(owned),
+                        command: command.into_owned(),
+                    })
+                    .collect(),
+            ),
             Self::Reset { name } => TraceCommand::Reset { name: owned(name) },
             Self::Show {
                 name,
@@ -242,26 +296,79 @@ impl<'a> TraceCommand<'a> {
     /// # Errors
     /// The error that PostgreSQL would answer: it has no description for SHOW of what it does not know.
     pub fn describe(&self, trace: &mut SessionTrace) -> Result<Answer, ErrorResponse> {
-        let column = match self {
+        let columns = match self {
             Self::Show {
                 form: Form::Command,
                 ..
             } => return self.execute(trace, Block::Inside, 0),
-            Self::Show { .. } => Some("current_setting"),
+            Self::Select(calls) => calls.iter().map(Call::column).collect(),
+            _ => self.function().map(Box::from).into_iter().collect(),
+        };
+        Ok(Answer {
+            warnings: SmallVec::new(),
+            values: SmallVec::new(),
+            columns,
+            tag: "SELECT 0",
+        })
+    }
+
+    /// Whether this call, counted from 0, is a set_config of a field.
+    pub fn is_set_by_call(&self, call: usize) -> bool {
+        match self {
+            Self::Select(calls) => calls
+                .get(call)
+                .is_some_and(|call| call.command.is_set_by_call(0)),
             Self::Set {
+                form: Form::Function,
+                ..
+            } => call == 0,
+            _ => false,
+        }
+    }
+
+    /// Gives a call of set_config another value; `None` is DEFAULT.
+    pub fn set_value(&mut self, call: usize, to: Option<Cow<'a, [u8]>>) {
+        match self {
+            Self::Select(calls) => {
+                if let Some(call) = calls.get_mut(call) {
+                    call.command.set_value(0, to);
+                }
+            }
+            Self::Set { value, .. } => *value = to,
+            _ => {}
+        }
+    }
+
+    /// Gives a call of set_config another scope.
+    pub fn set_scope(&mut self, call: usize, to: Scope) {
+        match self {
+            Self::Select(calls) => {
+                if let Some(call) = calls.get_mut(call) {
+                    call.command.set_scope(0, to);
+                }
+            }
+            Self::Set { scope, .. } => *scope = to,
+            _ => {}
+        }
+    }
+
+    /// The function that it was written as.
+    fn function(&self) -> Option<&'static str> {
+        match self {
+            Self::Show {
+                form: Form::Function,
+                ..
+            } => Some("current_setting"),
+            Self::Set {
+                form: Form::Function,
+                ..
+            }
+            | Self::SetApplicationName {
                 form: Form::Function,
                 ..
             } => Some("set_config"),
             _ => None,
-        };
-        Ok(Answer {
-            warnings: SmallVec::new(),
-            row: column.map(|column| Row {
-                column: column.into(),
-                value: None,
-            }),
-            tag: "SELECT 0",
-        })
+        }
     }
 
     /// Whether the proxy answers it; otherwise the server does.
@@ -269,6 +376,9 @@ impl<'a> TraceCommand<'a> {
         match self {
             Self::Set { .. } | Self::Reset { .. } | Self::Show { .. } => true,
             Self::SetApplicationName { .. } => trace.policy().rules().absorb_application_name,
+            Self::Select(calls) => calls
+                .iter()
+                .all(|call| call.command.is_answered_here(trace)),
             Self::ResetAll => false,
         }
     }
@@ -291,7 +401,8 @@ impl<'a> TraceCommand<'a> {
         }
         let mut answer = Answer {
             warnings: SmallVec::new(),
-            row: None,
+            columns: SmallVec::new(),
+            values: SmallVec::new(),
             tag: "SET",
         };
         match self {
@@ -320,16 +431,17 @@ impl<'a> TraceCommand<'a> {
                         Some(field) => trace.value(field).map(str::as_bytes),
                         None => value.as_deref(),
                     };
-                    answer.row = Some(Row {
-                        column: "set_config".into(),
-                        value: now.map(Box::from),
-                    });
+                    answer.add_column("set_config", now.map(Box::from));
                     answer.tag = "SELECT 1";
                 }
             }
-            Self::SetApplicationName { scope, value } => {
-                if (*scope, surroundings) == (Scope::Local, Block::Outside) {
+            Self::SetApplicationName { scope, value, form } => {
+                if (*scope, *form, surroundings) == (Scope::Local, Form::Command, Block::Outside) {
                     answer.warnings.push(local_outside_transaction());
+                }
+                if *form == Form::Function {
+                    answer.add_column("set_config", Some(Box::from(&**value)));
+                    answer.tag = "SELECT 1";
                 }
                 if let Some(field) = trace.policy().field(b"traceparent") {
                     let done = trace.set(*scope, field, value, statements);
@@ -364,15 +476,32 @@ impl<'a> TraceCommand<'a> {
                     ));
                 }
                 let (column, tag) = match (form, field) {
-                    (Form::Function, _) => ("current_setting".into(), "SELECT 1"),
-                    (Form::Command, Some(field)) => (
-                        format!("pgspan.{}", trace.policy().name(field)).into(),
-                        "SHOW",
-                    ),
-                    (Form::Command, None) => ("".into(), "SHOW"),
+                    (Form::Function, _) => ("current_setting".to_owned(), "SELECT 1"),
+                    (Form::Command, Some(field)) => {
+                        (format!("pgspan.{}", trace.policy().name(field)), "SHOW")
+                    }
+                    (Form::Command, None) => (String::new(), "SHOW"),
                 };
-                answer.row = Some(Row { column, value });
+                answer.add_column(&column, value);
                 answer.tag = tag;
+            }
+            Self::Select(calls) => {
+                // An error would take back what the calls in front have set: those that may fail come first.
+                for call in calls {
+                    if let Self::Show { .. } = call.command {
+                        call.command.execute(trace, surroundings, statements)?;
+                    }
+                }
+                for call in calls {
+                    let Answer {
+                        warnings, values, ..
+                    } = call.command.execute(trace, surroundings, statements)?;
+                    answer.warnings.extend(warnings);
+                    for value in values {
+                        answer.add_column(&call.column(), value);
+                    }
+                }
+                answer.tag = "SELECT 1";
             }
             Self::ResetAll => {
                 trace.reset_all(statements);
@@ -380,6 +509,15 @@ impl<'a> TraceCommand<'a> {
             }
         }
         Ok(answer)
+    }
+}
+
+impl Call<'_> {
+    fn column(&self) -> Box<str> {
+        match &self.column {
+            Some(name) => String::from_utf8_lossy(name).into(),
+            None => self.command.function().unwrap_or_default().into(),
+        }
     }
 }
 
@@ -472,6 +610,14 @@ fn take_value<'a>(words: &mut Words<'a>) -> Option<Cow<'a, [u8]>> {
     }
 }
 
+/// A string constant, perhaps cast to a text type.
+fn take_text<'a>(words: &mut Words<'a>) -> Option<Cow<'a, [u8]>> {
+    let text = words.take_string()?;
+    let is_cast = words.take_kind(TokenKind::Typecast);
+    let is_known = !is_cast || words.take_keyword("text") || words.take_keyword("varchar");
+    is_known.then_some(text)
+}
+
 fn take_argument<'a, T>(
     words: &mut Words<'a>,
     take: impl FnOnce(&mut Words<'a>) -> Option<T>,
@@ -479,9 +625,31 @@ fn take_argument<'a, T>(
     words.take_kind(TokenKind::Comma).then(|| take(words))?
 }
 
+/// A constant, perhaps in quotes, perhaps cast.
 fn take_boolean(words: &mut Words<'_>) -> Option<bool> {
-    let is_true = words.take_keyword("true");
-    (is_true || words.take_keyword("false")).then_some(is_true)
+    let value = match words.take_string() {
+        Some(text) => parse_boolean(&text)?,
+        None => {
+            let is_true = words.take_keyword("true");
+            (is_true || words.take_keyword("false")).then_some(is_true)?
+        }
+    };
+    let is_cast = words.take_kind(TokenKind::Typecast);
+    let is_known = !is_cast || words.take_keyword("bool") || words.take_keyword("boolean");
+    is_known.then_some(value)
+}
+
+/// The text of a boolean. Source: `parse_bool_with_len` in PostgreSQL's bool.c.
+pub(super) fn parse_boolean(text: &[u8]) -> Option<bool> {
+    let text = text.trim_ascii().to_ascii_lowercase();
+    let begins = |word: &[u8], shortest: usize| text.len() >= shortest && word.starts_with(&text);
+    if begins(b"true", 1) || begins(b"yes", 1) || text == b"on" || text == b"1" {
+        Some(true)
+    } else if begins(b"false", 1) || begins(b"no", 1) || begins(b"off", 2) || text == b"0" {
+        Some(false)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]

@@ -211,6 +211,8 @@ pub const FAMILIES: &[Family] = &[
         |pool, _, samples| samples.count(&pool.binds)),
     pool("pgspan_statement_evictions_total", "Prepared statements closed on a server to make room for others.", Kind::Counter, &[],
         |pool, _, samples| samples.count(&pool.statement_evictions)),
+    pool("pgspan_unrecognised_commands_total", "Messages with a command on pgspan.* in a form that only the server understands.", Kind::Counter, &[],
+        |pool, _, samples| samples.count(&pool.unrecognised_commands)),
     // The process.
     process("pgspan_clients", "Clients connected, those that log in included.", Kind::Gauge, &[],
         |process, _, samples| samples.count(&process.clients)),

@@ -70,6 +70,8 @@ pub struct PoolMetrics {
     pub binds: Counter,
     /// Prepared statements closed on a server to make room for others.
     pub statement_evictions: Counter,
+    /// Messages with a command on `pgspan.*` in a form that is not understood.
+    pub unrecognised_commands: Counter,
     /// When the longest waiting client began to wait, in nanoseconds since `epoch`, plus one; 0 where none waits.
     oldest_wait: Gauge,
     epoch: Instant,
@@ -128,6 +130,7 @@ impl PoolMetrics {
             server_parses: Counter::default(),
             binds: Counter::default(),
             statement_evictions: Counter::default(),
+            unrecognised_commands: Counter::default(),
             oldest_wait: Gauge::default(),
             epoch,
             exemplars: Mutex::default(),

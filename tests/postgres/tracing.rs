@@ -1,3 +1,4 @@
+use crate::connect;
 use crate::support::collector::Otlp;
 use crate::support::postgres::{psql, shared, statements_with};
 use crate::support::proxy::Proxy;
@@ -120,4 +121,25 @@ fn an_unreachable_collector_costs_no_query_anything() {
     }
     let dropped = || (proxy.metric("pgspan_spans_dropped_total", &[]) > 0.0).then_some(());
     eventually(dropped).expect("dropped spans are counted");
+}
+
+#[tokio::test]
+async fn what_only_the_server_understands_is_counted_and_stays_the_clients() {
+    let config = "[pool]\nmode = \"transaction\"\nsize = 1\n";
+    let proxy = Proxy::in_front_of(shared(), config);
+    let (ann, bob) = (connect(&proxy).await, connect(&proxy).await);
+    let asked = "SELECT 1 WHERE coalesce(current_setting('pgspan.route', true), '') <> ''";
+    for command in [
+        "SELECT set_config('pgspan.route', 'a' || 'b', false)",
+        "DO $$ BEGIN SET pgspan.route = '/a'; END $$",
+    ] {
+        let before = proxy.metric("pgspan_unrecognised_commands_total", &[]);
+        ann.batch_execute(command).await.unwrap();
+        let after = proxy.metric("pgspan_unrecognised_commands_total", &[]);
+        assert_eq!(after, before + 1.0, "{command}");
+        // The pool has one server.
+        assert_eq!(ann.query(asked, &[]).await.unwrap().len(), 1, "{command}");
+        assert_eq!(bob.query(asked, &[]).await.unwrap().len(), 0, "{command}");
+        ann.batch_execute("RESET ALL").await.unwrap();
+    }
 }

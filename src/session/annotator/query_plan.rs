@@ -25,6 +25,18 @@ pub struct QueryPlan {
     context: ContextState,
     may_forget: bool,
     may_reset: bool,
+    stray: Stray,
+}
+
+/// Whether the server is left to deal with commands on `pgspan.*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stray {
+    /// It is not.
+    None,
+    /// With such as are understood, in a text that must stay as it is.
+    Known,
+    /// With such as are not understood.
+    Unrecognised,
 }
 
 /// The short form of a plan.
@@ -145,6 +157,7 @@ impl QueryPlan {
             context: ContextState::None,
             may_forget: false,
             may_reset: false,
+            stray: Stray::None,
         }
     }
 
@@ -213,7 +226,17 @@ impl QueryPlan {
         self.may_reset
     }
 
+    /// Whether the server is left to deal with commands on `pgspan.*`.
+    pub fn stray(&self) -> Stray {
+        self.stray
+    }
+
+    pub(super) fn on_stray(&mut self, stray: Stray) {
+        self.stray = self.stray.max(stray);
+    }
+
     pub(super) fn clear(&mut self) {
+        self.stray = Stray::None;
         self.may_forget = false;
         self.may_reset = false;
         self.skipped = None;

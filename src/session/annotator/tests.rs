@@ -109,6 +109,28 @@ fn session_commands_are_never_annotated() {
 }
 
 #[test]
+fn commands_in_a_form_that_is_not_understood_are_the_servers() {
+    for text in [
+        "SELECT set_config('pgspan.route', 'a' || 'b', false)",
+        "INSERT INTO audit SELECT current_setting('pgspan.route', true)",
+        "ALTER ROLE app SET pgspan.route = '/a'",
+        "DO $$ BEGIN SET pgspan.route = '/a'; END $$",
+        "SET pgspan.route = 'a', 'b'",
+    ] {
+        let mut session = Session::traced();
+        session.plan(text);
+        assert_eq!(session.plan.stray(), Stray::Unrecognised, "{text}");
+        assert_ne!(session.plan.verdict(), Verdict::Answered, "{text}");
+    }
+    let mut session = Session::traced();
+    session.plan("SET pgspan.route = '/a'; SELECT 1");
+    assert_eq!(session.plan.stray(), Stray::None);
+    // The server keeps the text, the command in it included.
+    session.plan("SET pgspan.route = '/a'; PREPARE p AS SELECT 1");
+    assert_eq!(session.plan.stray(), Stray::Known);
+}
+
+#[test]
 fn of_a_mixed_message_only_the_data_statements_are_annotated() {
     let mut session = Session::traced();
     let text = "BEGIN; COPY t TO STDOUT; SELECT 1; COMMIT";

@@ -5,6 +5,8 @@
 
 use std::rc::Rc;
 
+use smallvec::SmallVec;
+
 use super::Requests;
 use super::prepared::{CLOSE_COMPLETE, PARSE_COMPLETE, parse_in_flight};
 use crate::protocol::backend::TransactionStatus;
@@ -16,7 +18,9 @@ use crate::protocol::frontend::{Bind, FrontendTag, Parse, Target};
 use crate::protocol::outbound::Outbound;
 use crate::session::client_session::ClientSession;
 use crate::session::exchange::{Delivery, Effect, OutstandingRequest, RequestKind};
-use crate::session::local_statements::{LocalPortal, LocalStatement, LocalStatements};
+use crate::session::local_statements::{
+    BoundValue, Formats, LocalPortal, LocalStatement, LocalStatements,
+};
 use crate::session::server_session::ServerSession;
 use crate::session::trace_command::{Block, TraceCommand};
 
@@ -148,10 +152,13 @@ impl Requests<'_> {
                 .body
                 .get(bind.names_len..)
                 .and_then(BoundValues::read);
-            let wanted = usize::from(statement.parameter().is_some());
+            let wanted = statement.parameters().len();
             match values {
                 Some(values) if values.count == wanted => {
-                    let portal = LocalPortal::new(statement, values.first, values.result_format);
+                    let portal = match LocalPortal::new(statement, &values.values, values.formats) {
+                        Ok(portal) => portal,
+                        Err(error) => return Some(self.refuse(error, b"", out)),
+                    };
                     let local = self.client.local.get_or_insert_default();
                     if local.bind(bind.portal, portal) {
                         return Some(self.reply(RequestKind::Bind, Effect::None, |out| {
@@ -175,19 +182,16 @@ impl Requests<'_> {
         let is_failed = self.is_failed();
         let ClientSession { local, trace, .. } = &mut *self.client;
         let local = local.as_deref_mut()?;
-        let (statement, parameters, format) = match Target::read(arrived.body)? {
-            Target::Statement(name) => {
-                let statement = Rc::clone(local.statement(name)?);
-                let parameters = Some(statement.parameter());
-                (statement, parameters, 0)
-            }
+        let (statement, formats) = match Target::read(arrived.body)? {
+            Target::Statement(name) => (Rc::clone(local.statement(name)?), None),
             Target::Portal(name) => {
                 let portal = local.portal(name)?;
-                (Rc::clone(portal.statement()), None, portal.format)
+                let formats = portal.formats.clone();
+                (Rc::clone(portal.statement()), Some(formats))
             }
         };
         let answer = match statement.describe(trace) {
-            Ok(answer) if answer.row.is_some() && is_failed => Err(failed_transaction()),
+            Ok(answer) if answer.has_row() && is_failed => Err(failed_transaction()),
             answer => answer,
         };
         let answer = match answer {
@@ -195,18 +199,14 @@ impl Requests<'_> {
             Err(error) => return Some(self.refuse(error, b"", out)),
         };
         Some(self.reply(RequestKind::Describe, Effect::None, |out| {
-            if let Some(parameter) = parameters {
-                parameter_description(out, parameter);
+            if formats.is_none() {
+                parameter_description(out, &statement);
             }
-            if answer.row.is_none() {
+            let formats = formats.unwrap_or_default();
+            if !answer.has_row() {
                 return encode::no_data(out);
             }
-            answer.encode_row_description(out);
-            // The format code of the only column stands at its end.
-            let code = format.to_be_bytes();
-            let at = out.len().saturating_sub(code.len());
-            out.truncate(at);
-            out.extend_from_slice(&code);
+            answer.encode_row_description_with(|at| formats.of(at), out);
         }))
     }
 
@@ -227,9 +227,9 @@ impl Requests<'_> {
             true => portal
                 .statement()
                 .describe(trace)
-                .and_then(|answer| match answer.row {
-                    Some(_) => Ok(answer),
-                    None => Err(run_again(name)),
+                .and_then(|answer| match answer.has_row() {
+                    true => Ok(answer),
+                    false => Err(run_again(name)),
                 }),
         };
         let answer = match answer {
@@ -245,7 +245,7 @@ impl Requests<'_> {
                 answer.encode_row(out);
             }
             // Whether that was all is found out by asking for more.
-            if !was_executed && max_rows == 1 && answer.row.is_some() {
+            if !was_executed && max_rows == 1 && answer.has_row() {
                 out.extend_from_slice(&PORTAL_SUSPENDED);
             } else {
                 answer.encode_command_complete(out);
@@ -360,35 +360,39 @@ impl Requests<'_> {
 /// What a Bind holds behind its names.
 struct BoundValues<'a> {
     count: usize,
-    /// The first value; `None` for NULL, or where there is none.
-    first: Option<&'a [u8]>,
-    result_format: i16,
+    /// As many as a command may have.
+    values: SmallVec<[BoundValue<'a>; 2]>,
+    formats: Formats,
 }
 
 impl<'a> BoundValues<'a> {
-    /// Reads a Bind's body behind the names. The format of a value does not matter: a text is the same bytes in both.
+    /// Reads a Bind's body behind the names.
     fn read(mut rest: &'a [u8]) -> Option<Self> {
-        let formats = take_count(&mut rest)?;
-        rest = rest.get(2 * formats..)?;
+        let formats = Formats::take(&mut rest)?;
         let count = take_count(&mut rest)?;
-        let mut first = None;
+        let mut values = SmallVec::new();
         for at in 0..count {
             let (length, behind) = rest.split_first_chunk()?;
             rest = behind;
+            let mut bytes = None;
             // A negative length is NULL.
             if let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) {
                 let (value, behind) = rest.split_at_checked(length)?;
                 rest = behind;
-                first = first.or_else(|| (at == 0).then_some(value));
+                bytes = Some(value);
+            }
+            if at < LocalStatement::MAX_PARAMETERS {
+                values.push(BoundValue {
+                    bytes,
+                    format: formats.of(at),
+                });
             }
         }
-        let result_formats = take_count(&mut rest)?;
-        (rest.len() == 2 * result_formats).then_some(Self {
+        let formats = Formats::take(&mut rest)?;
+        rest.is_empty().then_some(Self {
             count,
-            first,
-            result_format: rest
-                .first_chunk()
-                .map_or(0, |code| i16::from_be_bytes(*code)),
+            values,
+            formats,
         })
     }
 }
@@ -399,10 +403,24 @@ fn take_count(rest: &mut &[u8]) -> Option<usize> {
     Some(u16::from_be_bytes(*count).into())
 }
 
-fn parameter_description(out: &mut Vec<u8>, parameter: Option<u32>) {
+impl Formats {
+    fn take(rest: &mut &[u8]) -> Option<Self> {
+        let count = take_count(rest)?;
+        let (codes, behind) = rest.split_at_checked(2 * count)?;
+        *rest = behind;
+        let (codes, _) = codes.as_chunks();
+        Some(Self::new(
+            codes.iter().map(|code| i16::from_be_bytes(*code)),
+        ))
+    }
+}
+
+fn parameter_description(out: &mut Vec<u8>, statement: &LocalStatement) {
     encode::message(out, b't', |body| {
-        body.extend_from_slice(&u16::from(parameter.is_some()).to_be_bytes());
-        if let Some(oid) = parameter {
+        let types = statement.parameters();
+        let count = u16::try_from(types.len()).unwrap_or(u16::MAX);
+        body.extend_from_slice(&count.to_be_bytes());
+        for oid in types {
             body.extend_from_slice(&oid.to_be_bytes());
         }
     });

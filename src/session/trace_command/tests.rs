@@ -66,14 +66,24 @@ fn a_traceparent_in_application_name_is_recognised_and_nothing_else_is() {
     let expected = TraceCommand::SetApplicationName {
         scope: Scope::Local,
         value: PARENT.as_bytes().into(),
+        form: Form::Command,
     };
     assert_eq!(recognise(&text), Some(expected));
+    let text = format!("SELECT set_config('Application_Name', '{PARENT}', 'f')");
+    let expected = TraceCommand::SetApplicationName {
+        scope: Scope::Session,
+        value: PARENT.as_bytes().into(),
+        form: Form::Function,
+    };
+    assert_eq!(recognise(&text), Some(expected));
+    let other = "SELECT set_config('application_name', 'psql', false)";
+    assert_eq!(recognise(other), None);
     assert_eq!(recognise("SET application_name = 'psql'"), None);
     assert_eq!(recognise("SET application_name = DEFAULT"), None);
 }
 
 #[test]
-fn functions_are_recognised_in_exactly_one_form() {
+fn functions_are_recognised_with_constants() {
     let set = |scope| TraceCommand::Set {
         scope,
         name: b"route".into(),
@@ -102,7 +112,12 @@ fn functions_are_recognised_in_exactly_one_form() {
             "SELECT current_setting('pgspan.route', true)",
             Some(show(Missing::IsNull)),
         ),
-        ("SELECT set_config('pgspan.route', '/a', false) AS x", None),
+        (
+            "SELECT set_config('pgspan.route'::text, '/a'::varchar, 'on'::boolean)",
+            Some(set(Scope::Local)),
+        ),
+        ("SELECT set_config('pgspan.route', '/a', 'o')", None),
+        ("SELECT set_config('pgspan.route', '/a'::name, false)", None),
         (
             "SELECT set_config('pgspan.route', '/a' || 'b', false)",
             None,
@@ -172,20 +187,14 @@ fn functions_are_answered_with_a_row() {
         Block::Outside,
     );
     let done = done.unwrap();
-    let row = |column: &str, value: Option<&[u8]>| {
-        Some(Row {
-            column: column.into(),
-            value: value.map(Box::from),
-        })
-    };
-    assert_eq!(done.row, row("set_config", Some(b"/a")));
+    assert_eq!(row(&done), ["set_config=/a"]);
     assert_eq!((done.tag, done.warnings.len()), ("SELECT 1", 0));
     let shown = execute(
         &mut trace,
         "SELECT current_setting('pgspan.action', true)",
         Block::Inside,
     );
-    assert_eq!(shown.unwrap().row, row("current_setting", None));
+    assert_eq!(row(&shown.unwrap()), ["current_setting=NULL"]);
     let text = answer(
         &mut trace,
         "SELECT current_setting('pgspan.x', true)",
@@ -195,6 +204,22 @@ fn functions_are_answered_with_a_row() {
         text.contains("D\0\0\0\x0a\0\x01\u{fffd}\u{fffd}\u{fffd}\u{fffd}C"),
         "{text:?}"
     );
+}
+
+#[test]
+fn several_fields_are_set_with_one_select() {
+    let mut trace = session();
+    let text = "SELECT set_config('pgspan.route', '/a', false) AS \"Route\", set_config('pgspan.action', 'buy', true) AS b, \
+                current_setting('pgspan.tags', true)";
+    let done = execute(&mut trace, text, Block::Inside).unwrap();
+    assert_eq!(row(&done), ["Route=/a", "b=buy", "current_setting=NULL"]);
+    assert_eq!(done.tag, "SELECT 1");
+    assert_eq!(trace.context().0.tag("route"), Some("/a"));
+    assert_eq!(trace.context().0.tag("action"), Some("buy"));
+    let failing = "SELECT set_config('pgspan.route', '/b', false), current_setting('pgspan.tags')";
+    let error = execute(&mut trace, failing, Block::Inside).unwrap_err();
+    assert_eq!(error.code, SqlState::UNDEFINED_OBJECT);
+    assert_eq!(trace.context().0.tag("route"), Some("/a"));
 }
 
 #[test]
@@ -285,6 +310,18 @@ fn answer(trace: &mut SessionTrace, text: &str, block: Block) -> String {
     let mut out = Vec::new();
     execute(trace, text, block).unwrap().encode(&mut out);
     String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The answer's only row.
+fn row(answer: &Answer) -> Vec<String> {
+    let values = answer.values.iter().map(|value| match value {
+        Some(value) => String::from_utf8_lossy(value).into_owned(),
+        None => "NULL".to_owned(),
+    });
+    let columns = answer.columns.iter().zip(values);
+    columns
+        .map(|(column, value)| format!("{column}={value}"))
+        .collect()
 }
 
 fn session() -> SessionTrace {

@@ -86,6 +86,61 @@ fn the_value_of_set_config_can_be_a_parameter() {
 }
 
 #[test]
+fn the_scope_of_set_config_can_be_a_parameter_too() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    let set = "SELECT set_config('pgspan.traceparent', $2::text, $1) AS done";
+    let said = talk.client(&[parse("s1", set), describe("s1"), sync()]);
+    assert_eq!(said, ["1", "t 2 16 25", "T done 0", "Z I"]);
+    for (local, formats, is_kept) in [
+        ("f", &[][..], true),
+        ("\0", &[1], true),
+        ("off", &[0], true),
+        ("true", &[], false),
+        ("\u{1}", &[1, 0], false),
+    ] {
+        let bound = bind_formats("", "s1", &[Some(local), Some(FIRST)], formats);
+        let said = talk.client(&[bound, execute(""), sync()]);
+        assert_eq!(said, ["2", &format!("D {FIRST}"), "C SELECT 1", "Z I"]);
+        let expected = if is_kept {
+            "1".repeat(32)
+        } else {
+            String::new()
+        };
+        assert_eq!(talk.trace_id(), expected, "{local:?}");
+        talk.client(&[
+            parse("", "RESET pgspan.traceparent"),
+            bind("", ""),
+            execute(""),
+            sync(),
+        ]);
+    }
+    let bound = bind_formats("", "s1", &[Some("maybe"), None], &[]);
+    let said = talk.client(&[bound, execute(""), sync()]);
+    assert_eq!(
+        said,
+        [
+            "E 22P02 invalid input syntax for type boolean: \"maybe\"",
+            "Z I"
+        ]
+    );
+    assert!(talk.server.is_none());
+}
+
+#[test]
+fn several_fields_are_set_with_parameters() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    let set =
+        "SELECT set_config('pgspan.route', $1, false), set_config('pgspan.traceparent', $3, $2)";
+    let said = talk.client(&[parse("s1", set), describe("s1"), sync()]);
+    assert_eq!(said, ["1", "t 3 25 16 25", "T set_config 0", "Z I"]);
+    let values = [Some("/a"), Some("no"), Some(FIRST)];
+    talk.client(&[bind_values("", "s1", &values, &[1, 0]), execute(""), sync()]);
+    assert_eq!(talk.trace_id(), "1".repeat(32));
+    assert_eq!(talk.session.trace.context().0.tag("route"), Some("/a"));
+    assert!(talk.server.is_none());
+}
+
+#[test]
 fn an_application_name_that_is_a_traceparent_is_taken_and_another_is_the_servers() {
     let mut talk = Talk::new(PoolMode::Transaction);
     let name = format!("SET application_name = '{FIRST}'");
@@ -604,7 +659,12 @@ fn told(bytes: &[u8]) -> Vec<String> {
                     format!("T {} {format}", String::from_utf8_lossy(&name))
                 }
                 b't' if number(0, 2) == 0 => "t 0".into(),
-                b't' => format!("t {} {}", number(0, 2), number(2, 4)),
+                b't' => {
+                    let types = (2..body.len())
+                        .step_by(4)
+                        .map(|at| number(at, 4).to_string());
+                    format!("t {} {}", number(0, 2), types.collect::<Vec<_>>().join(" "))
+                }
                 _ => char::from(tag).into(),
             }
         })
@@ -637,7 +697,29 @@ fn bind(portal: &str, statement: &str) -> Vec<u8> {
 }
 
 fn bind_values(portal: &str, statement: &str, values: &[Option<&str>], formats: &[u16]) -> Vec<u8> {
-    let mut body = format!("{portal}\0{statement}\0\0\0").into_bytes();
+    bind_all(portal, statement, (values, &[]), formats)
+}
+
+fn bind_formats(
+    portal: &str,
+    statement: &str,
+    values: &[Option<&str>],
+    formats: &[u16],
+) -> Vec<u8> {
+    bind_all(portal, statement, (values, formats), &[])
+}
+
+fn bind_all(
+    portal: &str,
+    statement: &str,
+    (values, value_formats): (&[Option<&str>], &[u16]),
+    formats: &[u16],
+) -> Vec<u8> {
+    let mut body = format!("{portal}\0{statement}\0").into_bytes();
+    body.extend_from_slice(&u16::try_from(value_formats.len()).unwrap().to_be_bytes());
+    for format in value_formats {
+        body.extend_from_slice(&format.to_be_bytes());
+    }
     body.extend_from_slice(&u16::try_from(values.len()).unwrap().to_be_bytes());
     for value in values {
         let length = value.map_or(-1, |value| i32::try_from(value.len()).unwrap());
