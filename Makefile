@@ -15,7 +15,7 @@ DRIVERS := target/drivers
 # demo: `make demo DEMO=once` ends by itself, with 0 if everything was seen.
 DEMO ?=
 
-.PHONY: help deps check test drivers fuzz bench demo run image
+.PHONY: help deps check test drivers regression fuzz bench demo run image
 
 # Says what there is.
 help:
@@ -51,6 +51,10 @@ $(DRIVERS)/node/done: tests/drivers/package.json
 	cp $< $(DRIVERS)/node/package.json
 	npm install --prefix $(DRIVERS)/node --no-audit --no-fund --loglevel=error
 	touch $@
+
+# Compares all of PostgreSQL's regression SQL directly and through pgspan; takes a quarter of an hour.
+regression: deps
+	REGRESS_TESTS=all cargo test --locked --test differential -- --nocapture regression
 
 # Runs each fuzz target for FUZZ_SECONDS; what it finds lies in fuzz/artifacts.
 fuzz:

@@ -1,0 +1,215 @@
+//! Sends statements to one address over the raw protocol, and keeps every message that comes back.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::psql_script::{PsqlScript, Step};
+use crate::support::messages::{self, Message};
+use crate::support::wire::Wire;
+
+/// Where statements go, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) address: SocketAddr,
+    pub(crate) database: String,
+    /// More startup parameters.
+    pub(crate) parameters: Vec<(String, String)>,
+    pub(crate) protocol: Protocol,
+}
+
+/// How statements are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Simple,
+    /// Unnamed Parse, Bind, Describe, Execute, Sync.
+    Extended,
+    /// So many statements in one Query message.
+    Joined(usize),
+}
+
+/// A message that was sent, and what came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Exchanged {
+    pub(crate) sql: Vec<u8>,
+    pub(crate) received: Vec<Message>,
+}
+
+/// Replays a file on a connection of its own.
+pub(crate) fn replay(file: &[u8], environment: &[(&str, &str)], route: &Route) -> Vec<Exchanged> {
+    let mut script = PsqlScript::new(file, environment);
+    let mut session = Session::new(route, "postgres");
+    let mut exchanged = Vec::new();
+    let joined = match route.protocol {
+        Protocol::Joined(count) => count,
+        Protocol::Simple | Protocol::Extended => 1,
+    };
+    let mut waiting: Vec<u8> = Vec::new();
+    let mut count = 0;
+    loop {
+        let step = script.next();
+        if let Some(Step::Query(sql)) = &step {
+            waiting.extend_from_slice(sql);
+            count += 1;
+            // Its data follow.
+            let is_copy = sql
+                .to_ascii_lowercase()
+                .windows(5)
+                .any(|word| word == b"stdin");
+            if count < joined && !is_copy && sql.ends_with(b";") {
+                continue;
+            }
+        }
+        if !waiting.is_empty() {
+            let sql = std::mem::take(&mut waiting);
+            count = 0;
+            let received = session.ask(&sql, &mut script);
+            exchanged.push(Exchanged { sql, received });
+        }
+        match step {
+            Some(Step::Query(_)) => {}
+            Some(Step::Connect(user)) => {
+                session.leave();
+                session = Session::new(route, user.as_deref().unwrap_or("postgres"));
+            }
+            None => break,
+        }
+    }
+    session.leave();
+    exchanged
+}
+
+/// Sends each of these as a message of its own.
+pub(crate) fn replay_queries(queries: &[Vec<u8>], route: &Route) -> Vec<Exchanged> {
+    let mut session = Session::new(route, "postgres");
+    let mut nothing = PsqlScript::new(b"", &[]);
+    let ask = |sql: &Vec<u8>| Exchanged {
+        sql: sql.clone(),
+        received: session.ask(sql, &mut nothing),
+    };
+    let exchanged = queries.iter().map(ask).collect();
+    session.leave();
+    exchanged
+}
+
+struct Session<'a> {
+    route: &'a Route,
+    user: String,
+    /// `None` where the server has closed it.
+    wire: Option<Wire>,
+}
+
+impl<'a> Session<'a> {
+    fn new(route: &'a Route, user: &str) -> Self {
+        Self {
+            route,
+            user: user.to_owned(),
+            wire: None,
+        }
+    }
+
+    /// Sends one message, or group of messages; what came back, with `b"!"` for an end of the connection.
+    fn ask(&mut self, sql: &[u8], script: &mut PsqlScript<'_>) -> Vec<Message> {
+        let route = self.route;
+        let mut received = Vec::new();
+        if self.wire.is_none() {
+            let (wire, refusal) = log_in(route, &self.user);
+            received.extend(refusal);
+            self.wire = wire;
+        }
+        let Some(wire) = &mut self.wire else {
+            return received;
+        };
+        let text = [sql, b"\0"].concat();
+        match route.protocol {
+            Protocol::Simple | Protocol::Joined(_) => {
+                wire.send(Message::tagged(b'Q', &text));
+            }
+            Protocol::Extended => {
+                wire.send_all([
+                    Message::tagged(b'P', &[b"\0", &text[..], b"\0\0"].concat()),
+                    messages::bind("", "", &[]),
+                    messages::describe_portal(""),
+                    messages::execute("", 0),
+                    messages::sync(),
+                ]);
+            }
+        }
+        loop {
+            let Some(message) = wire.receive_or_end() else {
+                self.wire = None;
+                received.push(Message(b"!".to_vec()));
+                return received;
+            };
+            let tag = message.tag();
+            received.push(masked(message));
+            match tag {
+                b'G' => {
+                    let data = script.copy_data();
+                    if !data.is_empty() {
+                        wire.send(messages::copy_data(data));
+                    }
+                    wire.send(messages::copy_done());
+                    if route.protocol == Protocol::Extended {
+                        // The one before was ignored.
+                        wire.send(messages::sync());
+                    }
+                }
+                b'Z' => return received,
+                _ => {}
+            }
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(mut wire) = self.wire.take() {
+            wire.send(messages::terminate());
+        }
+    }
+}
+
+fn log_in(route: &Route, user: &str) -> (Option<Wire>, Vec<Message>) {
+    let stream = TcpStream::connect(route.address).unwrap();
+    let mut wire = Wire::new(stream);
+    wire.stream().set_read_timeout(Some(LONGEST)).unwrap();
+    let mut parameters = vec![("user", user), ("database", &route.database)];
+    parameters.extend(
+        route
+            .parameters
+            .iter()
+            .map(|(name, value)| (&**name, &**value)),
+    );
+    wire.send(messages::startup(&parameters));
+    let reply = wire.receive_reply();
+    match reply.last() {
+        Some(last) if last.tag() == b'Z' => (Some(wire), Vec::new()),
+        _ => (None, reply),
+    }
+}
+
+/// Without what the protocol declares to be another server's or process's: object ids in RowDescription, the notifying process.
+fn masked(mut message: Message) -> Message {
+    match message.tag() {
+        b'A' => message.0[5..9].fill(0),
+        b'T' => {
+            let mut at = 7;
+            while at < message.0.len() {
+                let name = message.0[at..].iter().position(|byte| *byte == 0);
+                at += name.unwrap() + 1;
+                // The table, and the type where it is not built in.
+                message.0[at..at + 4].fill(0);
+                let oid = u32::from_be_bytes(message.0[at + 6..at + 10].try_into().unwrap());
+                if oid >= FIRST_NORMAL_OID {
+                    message.0[at + 6..at + 10].fill(0);
+                }
+                at += 18;
+            }
+        }
+        _ => {}
+    }
+    message
+}
+
+const FIRST_NORMAL_OID: u32 = 16_384;
+
+/// For one message. Generous: some of PostgreSQL's statements work for a while.
+const LONGEST: Duration = Duration::from_secs(180);
