@@ -1,7 +1,6 @@
 //! Accepts connections, lets clients log in, and deals them to the workers.
 
 use std::future::poll_fn;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use crate::net::socket::{Socket, Stream};
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::startup::StartupError;
 use crate::session::greeting::GreetingError;
-use crate::shard::{GOODBYE_TIMEOUT, clock};
+use crate::shard::{GOODBYE_TIMEOUT, PoolKey, clock};
 use crate::telemetry::labels::{CancelOutcome, Limit, LoginOutcome, Rejection};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::worker::{Mail, Worker};
@@ -148,12 +147,10 @@ impl Acceptor {
         }
     }
 
-    /// A pool lives on one worker, so that its limit is exact and no server idles beside a client that waits.
+    /// The one that the client's pool lives on.
     fn worker_for(&self, admitted: &Admitted) -> &Worker {
-        let mut hasher = DefaultHasher::new();
-        (&admitted.database, &admitted.user).hash(&mut hasher);
-        let number = hasher.finish() % self.workers.len() as u64;
-        let number = usize::try_from(number).expect("smaller than a length");
+        let key = PoolKey::new(&self.gate.config(), &admitted.database, &admitted.user);
+        let number = key.worker(self.workers.len());
         self.workers.get(number).expect("a remainder of the length")
     }
 
@@ -194,11 +191,17 @@ impl Acceptor {
             }
             AdmissionError::NotAllowed => (LoginOutcome::Refused, Some(Rejection::Authentication)),
             AdmissionError::Full => (LoginOutcome::Refused, Some(Rejection::ClientLimit)),
+            AdmissionError::DatabaseFull => (LoginOutcome::Refused, Some(Rejection::DatabaseLimit)),
+            AdmissionError::UserFull => (LoginOutcome::Refused, Some(Rejection::UserLimit)),
             AdmissionError::Replication => (LoginOutcome::Refused, Some(Rejection::Violation)),
         };
         self.process.logged_in(outcome, elapsed);
         match error {
             AdmissionError::Full => self.process.limits.of(Limit::Clients).increase(),
+            AdmissionError::DatabaseFull => {
+                self.process.limits.of(Limit::DatabaseClients).increase();
+            }
+            AdmissionError::UserFull => self.process.limits.of(Limit::UserClients).increase(),
             AdmissionError::Greeting(GreetingError::Startup(StartupError::InvalidLength)) => {
                 self.process.limits.of(Limit::StartupBytes).increase();
             }

@@ -11,12 +11,14 @@ use std::time::Instant;
 use bytes::{Buf, BytesMut};
 use thiserror::Error;
 
+use crate::allowance::{Allowance, Allowances};
 use crate::auth::scram::{DEFAULT_ITERATIONS, MockSecret, Nonce, SALT_LENGTH, ScramVerifier};
 use crate::auth::verifier::Verifier;
 use crate::config::choices::AuthMethod;
 use crate::config::{CONSOLE_NAMES, Config, ConsoleRole};
 use crate::net::socket::{Detached, Socket};
 use crate::net::tls_session::TlsSession;
+use crate::pool::budget::{Account, Ceilings, Full};
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
@@ -76,6 +78,8 @@ pub struct Visitor {
 pub struct Place {
     process: Arc<ProcessMetrics>,
     taken: Arc<AtomicUsize>,
+    /// Its place among those of its database and its user, once these are known.
+    allowance: Option<Allowance>,
 }
 
 impl Place {
@@ -87,6 +91,7 @@ impl Place {
         Some(Self {
             process: Arc::clone(process),
             taken: Arc::clone(taken),
+            allowance: None,
         })
     }
 }
@@ -124,6 +129,12 @@ pub enum AdmissionError {
     /// As many clients are there as may be. The text is PgBouncer's.
     #[error("no more connections allowed (max_client_conn)")]
     Full,
+    /// As many clients use the database as may.
+    #[error("client connections exceeded (max_db_client_connections)")]
+    DatabaseFull,
+    /// As many clients have logged in as the user as may.
+    #[error("client connections exceeded (max_user_client_connections)")]
+    UserFull,
     /// There is no such user, and nobody asked for a password.
     #[error("role \"{}\" does not exist", String::from_utf8_lossy(.0))]
     UnknownUser(Box<[u8]>),
@@ -145,7 +156,10 @@ impl AdmissionError {
             Self::Lost(_) => None,
             Self::Greeting(error) => error.response(),
             Self::Login(error) => error.response(),
-            Self::Full => Some(self.fatal(SqlState::TOO_MANY_CONNECTIONS)),
+            // PgBouncer's SQLSTATE.
+            Self::Full | Self::DatabaseFull | Self::UserFull => {
+                Some(self.fatal(SqlState::PROTOCOL_VIOLATION))
+            }
             Self::UnknownUser(_) => Some(self.fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION)),
             Self::UnknownDatabase(_) => Some(self.fatal(SqlState::INVALID_CATALOG_NAME)),
             Self::NotAllowed => Some(self.fatal(SqlState::PROTOCOL_VIOLATION)),
@@ -166,6 +180,8 @@ pub struct Gate {
     mock_secret: MockSecret,
     /// How many clients there are.
     taken: Arc<AtomicUsize>,
+    /// How many of them by database and by user.
+    clients: Arc<Allowances>,
     process: Arc<ProcessMetrics>,
 }
 
@@ -184,6 +200,7 @@ impl Gate {
             rules: RwLock::new(Arc::new(Rules::new(config))),
             mock_secret: MockSecret::new(random()),
             taken: Arc::default(),
+            clients: Arc::default(),
             process,
         }
     }
@@ -197,6 +214,11 @@ impl Gate {
     /// The configuration that those who arrive now go by.
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.rules().config)
+    }
+
+    /// How many clients there are by database and by user.
+    pub fn clients(&self) -> &Arc<Allowances> {
+        &self.clients
     }
 
     fn rules(&self) -> Arc<Rules> {
@@ -292,7 +314,7 @@ impl Gate {
         if !user.is_some_and(|user| rules.config.users.contains_key(user)) {
             return Err(AdmissionError::UnknownUser(message.user));
         }
-        let Some(place) = place else {
+        let Some(mut place) = place else {
             let user = text(&message.user);
             let role = rules
                 .config
@@ -310,6 +332,20 @@ impl Gate {
         {
             return Err(AdmissionError::UnknownDatabase(message.database));
         }
+        let account = Account {
+            database: text(&message.database),
+            user: text(&message.user),
+        };
+        let settings = rules.config.pool_settings(&account.database, &account.user);
+        let ceilings = Ceilings {
+            database: settings.max_database_client_connections,
+            user: settings.max_user_client_connections,
+        };
+        let allowance = self.clients.take(&Arc::new(account), ceilings);
+        place.allowance = Some(allowance.map_err(|full| match full {
+            Full::Database => AdmissionError::DatabaseFull,
+            Full::User => AdmissionError::UserFull,
+        })?);
         entrance.flush().await?;
         Ok(Admission::Client {
             message,

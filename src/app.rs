@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::acceptor::Acceptor;
 use crate::admin::{Console, PGBOUNCER_VERSION};
 use crate::admission::Gate;
+use crate::allowance::Allowances;
 use crate::cancel::MAX_WORKERS;
 use crate::config::choices::{Compression, LogFormat, LogLevel, WorkerCount};
 use crate::config::{Config, Otlp};
@@ -95,10 +96,19 @@ impl App {
         let telemetry = Telemetry::start(otlp.as_ref(), lines, Arc::clone(&process))?;
         reload::show(&config, &process);
 
-        let workers = (0..worker_count(config.workers.count))
+        let allowances = Arc::new(Allowances::default());
+        let worker_count = worker_count(config.workers.count);
+        let workers = (0..worker_count)
             .map(|number| {
-                let worker = telemetry.worker(SlowQueryPolicy::from(&config.slow_query));
-                Worker::start(number, Arc::clone(&config), Arc::clone(&registry), worker)
+                let telemetry = telemetry.worker(SlowQueryPolicy::from(&config.slow_query));
+                Worker::start(
+                    number,
+                    worker_count.into(),
+                    Arc::clone(&config),
+                    Arc::clone(&registry),
+                    Arc::clone(&allowances),
+                    telemetry,
+                )
             })
             .collect::<io::Result<Arc<[_]>>>()
             .map_err(StartError::Thread)?;

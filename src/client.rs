@@ -62,7 +62,7 @@ struct Presence {
 
 impl Presence {
     fn new(shard: Rc<Shard>, card: Rc<SessionCard>, pool: Rc<ServerPool>, place: Place) -> Self {
-        pool.metrics.clients.increase();
+        pool.on_client_came();
         Self {
             shard,
             card,
@@ -75,7 +75,7 @@ impl Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         self.shard.forget(&self.card);
-        self.pool.metrics.clients.decrease();
+        self.pool.on_client_left();
     }
 }
 
@@ -94,12 +94,13 @@ async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
     } = *admitted;
     let socket = Socket::attach(socket).ok()?;
     let mut lane = Lane::new(socket);
-    let key = PoolKey { database, user };
+    let key = PoolKey::new(&shard.config(), &database, &user);
     let process = shard.process();
     let mut out = Outbound::new();
     let outcome = prepare(
         shard,
         &key,
+        &user,
         &parameters,
         version.has_long_cancel_keys(),
         &mut out,
@@ -125,7 +126,7 @@ async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
             process.logged_in(LoginOutcome::Failed, elapsed);
             tracing::info!(
                 database = &*key.database,
-                user = &*key.user,
+                user = &*user,
                 "closing because: {} (age={}s)",
                 refused.message,
                 elapsed.as_secs()
@@ -145,6 +146,7 @@ async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
 async fn prepare(
     shard: &Rc<Shard>,
     key: &PoolKey,
+    user: &str,
     parameters: &[Parameter],
     has_long_cancel_key: bool,
     out: &mut Outbound,
@@ -160,12 +162,20 @@ async fn prepare(
     };
     let pool = shard.pool(key).ok_or_else(unknown)?;
     let terms = pool.terms();
+    if shard.neighbours().is_disabled(&key.database) {
+        let message = format!("database \"{}\" is disabled", key.database);
+        return Err(ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, message));
+    }
+    let trace_policy = match user == &*key.user {
+        true => Arc::clone(&terms.trace_policy),
+        false => shard.trace_policy(&key.database, user),
+    };
     let parameters = parameters.iter().map(|(name, value)| (&**name, &**value));
     let Startup {
         trace,
         parameters,
         warnings,
-    } = SessionTrace::at_startup(Arc::clone(&terms.trace_policy), parameters);
+    } = SessionTrace::at_startup(trace_policy, parameters);
     let StartupSettings {
         settings,
         application_name,

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! 4  the whole   app  cli  dev
-//! 3  lives       acceptor  admission  admin  worker  shard  client  link  scratch  server_pool  server  cancel  http
+//! 3  lives       acceptor  admission  admin  allowance  worker  shard  client  link  scratch  server_pool  server  cancel
+//!                http
 //!                reload
 //! 2  the edge    net (wires)   telemetry (eyes)
 //! 1  rules       auth  session  pool        state machines: bytes and `now` in, decisions out
@@ -32,6 +33,7 @@ pub mod telemetry;
 pub mod acceptor;
 pub mod admin;
 pub mod admission;
+pub mod allowance;
 pub mod cancel;
 pub mod client;
 pub mod http;

@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::cancel;
 use crate::config::choices::PoolMode;
 use crate::net::lane::Lane;
-use crate::protocol::error_response::ErrorResponse;
+use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::forwarder::Forwarder;
 use crate::protocol::outbound::Outbound;
 use crate::scratch::Scratch;
@@ -232,8 +232,20 @@ impl Link {
                 self.leave_queue();
                 Err(Parting::Refused(refusal))
             }
+            Poll::Pending if ticket.take_notice() => self.tell_waiting().map(|()| true),
             Poll::Pending => Ok(false),
         }
+    }
+
+    /// The client has waited for long: it is told why nothing happens. The words are PgBouncer's.
+    fn tell_waiting(&mut self) -> Result<(), Parting> {
+        let notice = ErrorResponse::notice(
+            SqlState::SUCCESSFUL_COMPLETION,
+            "No server connection available in postgres backend, client being queued",
+        );
+        let mut out = Outbound::new();
+        out.write(|out| notice.encode(out));
+        self.client.send(&mut out, &[]).map_err(Parting::ClientLost)
     }
 
     /// Judges what the client has sent. Whether there was anything.
@@ -447,7 +459,7 @@ impl Link {
 
     /// Gives the server back if the client owes it nothing, and it owes the client nothing.
     fn release_if_done(&mut self, now: Instant) -> Result<(), Parting> {
-        let is_done = self.session.mode == PoolMode::Transaction
+        let is_done = self.session.mode != PoolMode::Session
             && self.held.is_empty()
             && self.pause.is_none()
             && !self.requests.is_mid_message()
@@ -610,10 +622,14 @@ impl Link {
             _ if is_clean => {
                 self.observe_last(&mut server, now);
                 match self.session.mode {
-                    PoolMode::Transaction if !server.session.has_belongings => {
+                    PoolMode::Transaction | PoolMode::Statement
+                        if !server.session.has_belongings =>
+                    {
                         self.pool.release(server, now)
                     }
-                    PoolMode::Session | PoolMode::Transaction => self.pool.release_to_reset(server),
+                    PoolMode::Session | PoolMode::Transaction | PoolMode::Statement => {
+                        self.pool.release_to_reset(server)
+                    }
                 }
             }
             Parting::TimedOut(_) => {

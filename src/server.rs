@@ -2,6 +2,7 @@
 
 pub mod own_query;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::Notify;
 
+use crate::allowance::Allowance;
 use crate::auth::scram::{CachedKeys, Nonce};
 use crate::config::secret::Secret;
 use crate::net::lane::Lane;
@@ -70,6 +72,8 @@ pub struct ServerConnection {
     pub connected_at: Instant,
     /// Which of its pool's generations it is of: that of an earlier one is not used again.
     pub generation: u64,
+    /// Its place among the servers that there may be.
+    pub allowance: Option<Allowance>,
 }
 
 /// Who a server is, for those who want to cancel its query.
@@ -112,38 +116,39 @@ pub enum ConnectError {
     /// It does not let us in, or does not speak our language.
     #[error("server login failed: {0}")]
     Login(#[from] ServerLoginError),
+    /// It did not take `connect_query`.
+    #[error("exec_on_connect query failed")]
+    ConnectQuery,
 }
 
 impl ConnectError {
-    /// What the clients read that waited for the connection. A server's own refusal keeps its SQLSTATE.
+    /// What the clients read that waited for the connection: a server's own refusal in its own words.
     pub fn response(&self) -> ErrorResponse {
         let code = match self {
-            Self::Login(ServerLoginError::Refused(refusal)) => {
-                refusal.code.unwrap_or(SqlState::CONNECTION_FAILURE)
-            }
-            Self::Unresolved(_)
-            | Self::Unreachable(_)
-            | Self::TimedOut
-            | Self::Broken(_)
-            | Self::Login(_) => SqlState::CONNECTION_FAILURE,
+            Self::Login(ServerLoginError::Refused(refusal)) => refusal.code,
+            _ => None,
         };
-        let message = match self {
-            Self::Unresolved(_) => {
-                "server login has been failing, server DNS lookup failed".to_owned()
-            }
-            // The address stays in the log: clients need not know what is behind the proxy.
-            Self::Unreachable(error) => format!(
-                "server login has been failing, connect failed: {}",
-                error.kind()
-            ),
-            Self::TimedOut => "server login has been failing, connect timeout".to_owned(),
-            Self::Broken(_) => "server login has been failing, connection lost".to_owned(),
+        ErrorResponse::fatal(
+            code.unwrap_or(SqlState::PROTOCOL_VIOLATION),
+            self.reason().into_owned(),
+        )
+    }
+
+    /// Why, in PgBouncer's words. The address stays in the log: clients need not know what is behind the proxy.
+    pub fn reason(&self) -> Cow<'static, str> {
+        match self {
+            Self::Unresolved(_) => "server DNS lookup failed".into(),
+            Self::Unreachable(_) => "connect failed".into(),
+            Self::TimedOut => "connect timeout".into(),
+            Self::Broken(_) => "server conn crashed?".into(),
             Self::Login(ServerLoginError::Refused(refusal)) => {
-                String::from_utf8_lossy(&refusal.message).into_owned()
+                String::from_utf8_lossy(&refusal.message)
+                    .into_owned()
+                    .into()
             }
-            Self::Login(error) => format!("server login failed: {error}"),
-        };
-        ErrorResponse::fatal(code, message)
+            Self::Login(error) => format!("server login failed: {error}").into(),
+            Self::ConnectQuery => "exec_on_connect query failed".into(),
+        }
     }
 }
 
@@ -233,6 +238,7 @@ impl ServerConnection {
             }),
             connected_at: clock(),
             generation: 0,
+            allowance: None,
         };
         Ok((connection, scram_keys))
     }

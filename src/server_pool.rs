@@ -1,5 +1,9 @@
 //! One pool of a worker, alive: its servers, its queue, and the tasks that connect, reset and watch servers.
 
+mod checking;
+mod connecting;
+mod control;
+pub mod neighbours;
 mod terms;
 mod ticket;
 mod welcome;
@@ -12,14 +16,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::auth::scram::{CachedKeys, Nonce};
-use crate::pool::{Checkout, Pool};
+use tokio::sync::Notify;
+
+use self::neighbours::Neighbours;
+use crate::auth::scram::CachedKeys;
+use crate::pool::budget::Account;
+use crate::pool::{Checkout, Pool, Step, Wanted};
 use crate::protocol::error_response::{ErrorResponse, SqlState};
-use crate::server::{ConnectError, ServerConnection};
+use crate::server::ServerConnection;
 use crate::session::parameters::ParameterSet;
 use crate::session::query_record::QueueCause;
 use crate::session::statements::Definitions;
-use crate::telemetry::labels::{ConnectFailure, ServerClose, ServerState};
+use crate::telemetry::labels::{Limit, ServerClose, ServerState};
 use crate::telemetry::metrics::PoolMetrics;
 
 pub use self::terms::Terms;
@@ -29,18 +37,30 @@ pub use self::welcome::Welcome;
 /// The pool of one database and user on one worker.
 #[derive(Debug)]
 pub struct ServerPool {
+    /// The database that its clients ask for, and the user that its servers are counted for.
+    pub account: Arc<Account>,
     /// What it goes by, until the next reload.
     terms: RefCell<Rc<Terms>>,
     /// What is counted.
     pub metrics: Arc<PoolMetrics>,
     /// The prepared statements of its clients.
     pub definitions: RefCell<Definitions>,
+    neighbours: Rc<Neighbours>,
+    pool: RefCell<Pool<Box<ServerConnection>, Rc<Ticket>>>,
+    /// Clients that are logged in.
+    clients: Cell<usize>,
     /// Whether the configuration has no such database any more.
     is_removed: Cell<bool>,
     /// Rises when servers that are connected already are of no use any more.
     generation: Cell<u64>,
-    clock: fn() -> Instant,
-    pool: RefCell<Pool<Box<ServerConnection>, Rc<Ticket>>>,
+    /// Servers of this generation that are connected.
+    current: Cell<usize>,
+    /// Told when a server was closed, or has come back.
+    on_closed: Notify,
+    /// Why the last connection could not be made.
+    login_failure: RefCell<Option<Box<str>>>,
+    /// Others have what its database or user may have.
+    wants_room: Cell<bool>,
     /// What clients are told that log in, by what they want set.
     welcomes: RefCell<HashMap<ParameterSet, Rc<Welcome>>>,
     /// Sets that clients want, so that equal ones are one.
@@ -49,8 +69,6 @@ pub struct ServerPool {
     scram_keys: RefCell<Option<CachedKeys>>,
     /// Wakes the task that watches idle servers.
     watcher: RefCell<Option<Waker>>,
-    /// Told when a client begins to wait, so that its time is kept.
-    pub on_waiting: Rc<tokio::sync::Notify>,
 }
 
 /// How often limits of time are looked at, unless one ends earlier.
@@ -59,26 +77,35 @@ pub const TIME_ROUND: Duration = Duration::from_secs(1);
 impl ServerPool {
     /// An empty pool, and the task that watches its idle servers. Must be called on the worker's thread.
     pub fn start(
+        account: Account,
         terms: Terms,
         metrics: Arc<PoolMetrics>,
-        clock: fn() -> Instant,
-        on_waiting: Rc<tokio::sync::Notify>,
+        neighbours: Rc<Neighbours>,
     ) -> Rc<Self> {
-        let limits = terms.limits();
+        let mut servers = Pool::new(terms.limits());
+        if neighbours.is_paused(&account.database) {
+            servers.pause();
+        }
         let pool = Rc::new(Self {
+            account: Arc::new(account),
             terms: RefCell::new(Rc::new(terms)),
             metrics,
             definitions: RefCell::new(Definitions::new()),
+            neighbours,
+            pool: RefCell::new(servers),
+            clients: Cell::new(0),
             is_removed: Cell::new(false),
             generation: Cell::new(0),
-            clock,
-            pool: RefCell::new(Pool::new(limits)),
+            current: Cell::new(0),
+            on_closed: Notify::new(),
+            login_failure: RefCell::default(),
+            wants_room: Cell::new(false),
             welcomes: RefCell::default(),
             parameter_sets: RefCell::default(),
             scram_keys: RefCell::default(),
             watcher: RefCell::default(),
-            on_waiting,
         });
+        pool.neighbours.add(&pool);
         tokio::task::spawn_local(watch_idle(Rc::downgrade(&pool)));
         pool
     }
@@ -96,45 +123,21 @@ impl ServerPool {
         self.pool.borrow_mut().set_limits(limits);
         if before.target != self.terms.borrow().target {
             self.scram_keys.borrow_mut().take();
-            self.welcomes.borrow_mut().clear();
             self.reconnect();
         }
-        self.connect_as_wanted();
+        self.advance((self.neighbours.clock)());
     }
 
-    /// Its database is gone from the configuration: nobody gets a server any more, and resting clients are sent away.
-    pub fn remove(self: &Rc<Self>) {
-        self.is_removed.set(true);
-        self.reconnect();
-        for ticket in self.pool.borrow_mut().remove_waiting() {
-            ticket.grant(Err(Refusal::Removed));
-        }
+    /// A client has logged in.
+    pub fn on_client_came(&self) {
+        self.metrics.clients.increase();
+        self.clients.set(self.clients.get() + 1);
     }
 
-    /// Whether its database is gone from the configuration.
-    pub fn is_removed(&self) -> bool {
-        self.is_removed.get()
-    }
-
-    /// Replaces every server: those that rest are closed now, the others when they come back.
-    pub fn reconnect(self: &Rc<Self>) {
-        self.generation.set(self.generation.get() + 1);
-        let idle = self.pool.borrow_mut().remove_idle(|_| true);
-        for server in idle {
-            self.say_closing(&server, ServerClose::Administrator);
-            server.close();
-        }
-    }
-
-    fn is_outdated(&self, server: &ServerConnection) -> bool {
-        server.generation != self.generation.get()
-    }
-
-    /// Makes the connections that those who wait are to have, and that the limits allow.
-    fn connect_as_wanted(self: &Rc<Self>) {
-        while self.pool.borrow_mut().retries() {
-            self.connect();
-        }
+    /// A client that had logged in has left.
+    pub fn on_client_left(&self) {
+        self.metrics.clients.decrease();
+        self.clients.set(self.clients.get() - 1);
     }
 
     /// A client asks for a server: it gets one, or a place in the queue with the cause of its waiting.
@@ -159,22 +162,32 @@ impl ServerPool {
                 self.metrics.checkouts.increase();
                 Asked::Server(server)
             }
-            (Checkout::Connect, Some(place)) => {
-                self.connect();
-                self.on_wait(QueueCause::Connecting);
-                Asked::Wait(place, QueueCause::Connecting)
+            (Checkout::LoginFailing, _) => {
+                let refusal = Refusal::LoginFailing(self.cached_login_failure());
+                self.advance(now);
+                Asked::Refused(refusal)
             }
             (Checkout::Wait, Some(place)) => {
-                self.on_wait(QueueCause::PoolFull);
-                Asked::Wait(place, QueueCause::PoolFull)
+                self.advance(now);
+                let cause = self.queue_cause(now);
+                self.metrics.waits.of(cause).increase();
+                // Only whose wait may end before the next round has to be told of.
+                if self.pool.borrow().is_pressing(TIME_ROUND) {
+                    self.neighbours.on_waiting.notify_one();
+                }
+                Asked::Wait(place, cause)
             }
-            _ => Asked::Refused(Refusal::QueueFull),
+            _ => {
+                let limits = &self.neighbours.process.limits;
+                limits.of(Limit::Waiters).increase();
+                Asked::Refused(Refusal::QueueFull)
+            }
         }
     }
 
     /// The same, waiting for it.
     pub async fn checkout_server(self: &Rc<Self>) -> Result<Box<ServerConnection>, Refusal> {
-        match self.checkout((self.clock)()) {
+        match self.checkout((self.neighbours.clock)()) {
             Asked::Server(server) => Ok(server),
             Asked::Refused(refusal) => Err(refusal),
             Asked::Wait(ticket, _) => {
@@ -193,85 +206,106 @@ impl ServerPool {
         self.pool
             .borrow_mut()
             .forget(|waiting| Rc::ptr_eq(waiting, ticket));
-        if let Some(Ok(server)) = ticket.take() {
-            self.release(server, (self.clock)());
+        let now = (self.neighbours.clock)();
+        match ticket.take() {
+            Some(Ok(server)) => self.release(server, now),
+            _ => self.advance(now),
         }
     }
 
     /// A server comes back from a client that owes it nothing.
     pub fn release(self: &Rc<Self>, server: Box<ServerConnection>, now: Instant) {
-        if server.card.cancels.get() > 0 {
-            // A cancel that is still on its way must not hit the next client's query.
-            let pool = Rc::clone(self);
-            tokio::task::spawn_local(async move {
-                while server.card.cancels.get() > 0 {
-                    server.card.cancels_done.notified().await;
-                }
-                pool.release(server, (pool.clock)());
-            });
-            return;
+        if self.terms.borrow().settings.server_reset_query_always {
+            self.release_to_reset(server);
+        } else {
+            self.return_clean(server, now);
         }
-        if self.is_outdated(&server) {
-            self.discard(server, ServerClose::Administrator);
-            return;
-        }
-        let lifetime = self.terms.borrow().settings.server_lifetime;
-        if now.saturating_duration_since(server.connected_at) >= lifetime {
-            self.discard(server, ServerClose::Lifetime);
-            return;
-        }
-        self.check_in(server, now);
     }
 
-    /// A server comes back that a client has left something behind on, or may have: it is reset first.
-    pub fn release_to_reset(self: &Rc<Self>, mut server: Box<ServerConnection>) {
-        let terms = self.terms();
-        let Some(reset) = terms.settings.server_reset_query.clone() else {
-            self.release(server, (self.clock)());
-            return;
-        };
-        let pool = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            let reset = tokio::time::timeout(
-                terms.settings.server_connect_timeout,
-                server.ask(reset.as_bytes()),
-            )
-            .await;
-            match reset {
-                Ok(Ok(())) => {
-                    let reported = server.reported.iter();
-                    let reported = reported.map(|(name, value)| (&**name, &**value));
-                    server
-                        .session
-                        .on_reset(reported, &pool.terms().settings.track_extra_parameters);
-                    pool.release(server, (pool.clock)());
-                }
-                Ok(Err(_)) | Err(_) => pool.discard(server, ServerClose::CheckFailed),
+    /// A server comes back that needs no reset.
+    fn return_clean(self: &Rc<Self>, mut server: Box<ServerConnection>, now: Instant) {
+        if server.card.cancels.get() > 0 {
+            let pool = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                pool.wait_for_cancels(&server).await;
+                pool.return_clean(server, (pool.neighbours.clock)());
+            });
+        } else if let Some(why) = self.is_unwanted(&server, now) {
+            self.discard(server, why);
+        } else if !self.is_to_rest(&mut server) {
+            self.discard(server, ServerClose::Lost);
+        } else {
+            let given = self.pool.borrow_mut().checkin(server, now);
+            let rests = given.is_none();
+            self.give(given);
+            if rests {
+                self.on_rest(now);
             }
-        });
+        }
     }
 
     /// A server is of no use any more.
     pub fn discard(self: &Rc<Self>, server: Box<ServerConnection>, why: ServerClose) {
-        self.say_closing(&server, why);
-        server.close();
-        if self.pool.borrow_mut().on_lost() {
-            self.connect();
-        }
+        self.pool.borrow_mut().on_lost();
+        self.close(server, why);
+        self.advance((self.neighbours.clock)());
     }
 
-    fn say_closing(&self, server: &ServerConnection, why: ServerClose) {
+    /// Closes a server that the pool does not count any more.
+    fn close(&self, server: Box<ServerConnection>, why: ServerClose) {
         self.metrics.servers_closed.of(why).increase();
         let identity = &self.terms.borrow().identity;
+        let now = (self.neighbours.clock)();
+        let age = now.saturating_duration_since(server.connected_at);
         tracing::info!(
             database = &*identity.database,
             user = &*identity.user,
             server_pid = server.process_id(),
-            age_seconds = (self.clock)()
-                .saturating_duration_since(server.connected_at)
-                .as_secs(),
-            "closing server connection because: {}",
-            why.as_str(),
+            "server connection closing because: {} (age={}s)",
+            why.in_words(),
+            age.as_secs(),
+        );
+        if server.generation == self.generation.get() {
+            self.current.set(self.current.get().saturating_sub(1));
+        }
+        server.close();
+        self.on_closed.notify_waiters();
+    }
+
+    /// Does what is to be done for those who wait, and for the pool's size.
+    fn advance(self: &Rc<Self>, now: Instant) {
+        let has_clients = self.clients.get() > 0 || self.terms.borrow().has_own_user;
+        loop {
+            let step = match self.is_removed() {
+                true => None,
+                false => self.pool.borrow_mut().next_step(has_clients, now),
+            };
+            match step {
+                Some(Step::Serve(ticket, server)) => self.give(Some((ticket, server))),
+                Some(Step::Check(server)) => self.check(server),
+                Some(Step::Connect(wanted)) => {
+                    let Some(allowance) = self.allowance(wanted) else {
+                        return;
+                    };
+                    if wanted == Wanted::FromReserve {
+                        self.say_reserve_is_used();
+                    }
+                    self.pool.borrow_mut().on_connecting();
+                    self.connect(allowance);
+                }
+                None => return self.unwant_room(),
+            }
+        }
+    }
+
+    fn say_reserve_is_used(&self) {
+        let limits = &self.neighbours.process.limits;
+        limits.of(Limit::PoolServers).increase();
+        let identity = &self.terms.borrow().identity;
+        tracing::warn!(
+            database = &*identity.database,
+            user = &*identity.user,
+            "taking connection from reserve_pool"
         );
     }
 
@@ -281,6 +315,9 @@ impl ServerPool {
         for ticket in overdue {
             ticket.grant(Err(Refusal::TimedOut));
         }
+        self.pool
+            .borrow_mut()
+            .tell_waiting(now, |ticket| ticket.tell_waiting());
         let aged = self
             .pool
             .borrow_mut()
@@ -291,149 +328,104 @@ impl ServerPool {
                 true => ServerClose::Lifetime,
                 false => ServerClose::IdleTimeout,
             };
-            self.metrics.servers_closed.of(why).increase();
-            server.close();
+            self.close(server, why);
         }
-        // A connection that failed is tried again for those who still wait, once in a round.
-        if self.pool.borrow_mut().retries() {
-            self.connect();
+        let excess = self.pool.borrow_mut().remove_excess();
+        for server in excess {
+            self.close(server, ServerClose::Excess);
         }
-        self.show();
+        self.advance(now);
+        self.show(now);
     }
 
     /// Shows how many there are of each in the gauges.
-    pub fn show(&self) {
+    pub fn show(&self, now: Instant) {
         let pool = self.pool.borrow();
-        let occupancy = pool.occupancy();
+        let occupancy = pool.occupancy(now);
+        let servers = &self.metrics.servers;
         let count = |number: usize| number as u64;
-        self.metrics
-            .servers
+        servers
             .of(ServerState::Idle)
-            .set(count(occupancy.idle));
-        self.metrics
-            .servers
-            .of(ServerState::Active)
-            .set(count(occupancy.in_use));
-        self.metrics
-            .servers
+            .set(count(occupancy.idle - occupancy.unchecked));
+        servers
+            .of(ServerState::Used)
+            .set(count(occupancy.unchecked));
+        servers.of(ServerState::Active).set(count(occupancy.in_use));
+        servers
+            .of(ServerState::Resetting)
+            .set(count(occupancy.checking));
+        servers
             .of(ServerState::Connecting)
             .set(count(occupancy.connecting));
         self.metrics.waiting_clients.set(count(occupancy.waiting));
         self.metrics.set_oldest_wait(pool.oldest_wait());
     }
 
-    /// How long until the client in front of the queue has waited for too long.
+    /// How long until something changes for those who wait.
     pub fn next_deadline(&self, now: Instant) -> Option<Duration> {
-        let since = self.pool.borrow().oldest_wait()?;
-        let timeout = self.terms.borrow().settings.checkout_timeout?;
-        Some((since + timeout).saturating_duration_since(now))
+        let deadline = self.pool.borrow().next_deadline()?;
+        Some(deadline.saturating_duration_since(now))
     }
 
     /// Closes every server that rests.
     pub fn close_idle(&self) {
-        for server in self.pool.borrow_mut().remove_idle(|_| true) {
-            self.metrics
-                .servers_closed
-                .of(ServerClose::Shutdown)
-                .increase();
-            server.close();
+        let idle = self.pool.borrow_mut().remove_idle(|_| true);
+        for server in idle {
+            self.close(server, ServerClose::Shutdown);
         }
     }
 
-    /// A server that was in use goes to whoever waits longest, or rests, watched.
-    fn check_in(self: &Rc<Self>, mut server: Box<ServerConnection>, now: Instant) {
+    /// Whether a server that is about to rest, if nobody waits for it, is still there. It is watched from now on.
+    fn is_to_rest(&self, server: &mut ServerConnection) -> bool {
         server.lane.socket.on_new_reader();
-        let rests = self.pool.borrow().oldest_wait().is_none();
-        if rests
-            && let Some(watcher) = &*self.watcher.borrow()
-            && server
-                .poll_idle(&mut Context::from_waker(watcher))
-                .is_ready()
-        {
-            self.discard(server, ServerClose::Lost);
-            return;
+        if self.pool.borrow().oldest_wait().is_some() {
+            return true;
         }
-        if let Some((ticket, server)) = self.pool.borrow_mut().checkin(server, now) {
+        let watcher = self.watcher.borrow();
+        watcher.as_ref().is_none_or(|watcher| {
+            let mut cx = Context::from_waker(watcher);
+            server.poll_idle(&mut cx).is_pending()
+        })
+    }
+
+    /// A server rests. Another pool may need its place more, or it may have to be checked for somebody.
+    fn on_rest(self: &Rc<Self>, now: Instant) {
+        if self.neighbours.allowances.promise(&self.account) {
+            let evicted = self.pool.borrow_mut().evict();
+            if let Some(server) = evicted {
+                self.close(server, ServerClose::Evicted);
+            }
+        }
+        if self.pool.borrow().oldest_wait().is_some() {
+            self.advance(now);
+        }
+    }
+
+    fn give(&self, given: Option<(Rc<Ticket>, Box<ServerConnection>)>) {
+        if let Some((ticket, server)) = given {
             self.metrics.checkouts.increase();
             ticket.grant(Ok(server));
         }
     }
 
-    /// A client waits.
-    fn on_wait(&self, cause: QueueCause) {
-        self.metrics.waits.of(cause).increase();
-        // Only whose wait may end before the next round of `keep_time` has to be told of.
-        let timeout = self.terms.borrow().settings.checkout_timeout;
-        if timeout.is_some_and(|timeout| timeout < TIME_ROUND) {
-            self.on_waiting.notify_one();
+    /// Why the client that has just come waits.
+    fn queue_cause(&self, now: Instant) -> QueueCause {
+        let pool = self.pool.borrow();
+        let occupancy = pool.occupancy(now);
+        if pool.is_paused() {
+            QueueCause::Paused
+        } else if pool.is_failing() {
+            QueueCause::LoginFailing
+        } else if occupancy.connecting + occupancy.checking >= occupancy.waiting {
+            QueueCause::Connecting
+        } else {
+            QueueCause::PoolFull
         }
     }
 
-    fn connect(self: &Rc<Self>) {
-        let pool = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            let keys = pool.scram_keys.borrow().clone();
-            let (terms, generation) = (pool.terms(), pool.generation.get());
-            let connecting = ServerConnection::connect(
-                &terms.target,
-                keys,
-                nonce(),
-                &terms.settings.track_extra_parameters,
-                pool.clock,
-            );
-            let limit = terms.settings.server_connect_timeout;
-            match tokio::time::timeout(limit, connecting)
-                .await
-                .unwrap_or(Err(ConnectError::TimedOut))
-            {
-                Ok((mut server, keys)) => {
-                    server.generation = generation;
-                    pool.on_connected(server, keys);
-                }
-                Err(error) => pool.on_connect_failed(&error),
-            }
-        });
-    }
-
-    fn on_connected(self: &Rc<Self>, server: ServerConnection, keys: Option<CachedKeys>) {
-        if keys.is_some() {
-            *self.scram_keys.borrow_mut() = keys;
-        }
-        self.metrics.servers_opened.increase();
-        let terms = self.terms();
-        tracing::info!(
-            database = &*terms.identity.database,
-            user = &*terms.identity.user,
-            server_pid = server.process_id(),
-            "new connection to server",
-        );
-        let now = (self.clock)();
-        self.pool.borrow_mut().on_connected();
-        self.release(Box::new(server), now);
-    }
-
-    fn on_connect_failed(self: &Rc<Self>, error: &ConnectError) {
-        // Keys that did not help are of no use next time.
-        self.scram_keys.borrow_mut().take();
-        let at = match error {
-            ConnectError::Unresolved(_) => ConnectFailure::Resolve,
-            ConnectError::Unreachable(_) => ConnectFailure::Connect,
-            ConnectError::TimedOut => ConnectFailure::Timeout,
-            ConnectError::Broken(_) | ConnectError::Login(_) => ConnectFailure::Login,
-        };
-        self.metrics.server_connect_failures.of(at).increase();
-        let terms = self.terms();
-        tracing::warn!(
-            database = &*terms.identity.database,
-            user = &*terms.identity.user,
-            server = ?terms.target.address,
-            "server connection failed: {error}",
-        );
-        let turned_away = self.pool.borrow_mut().on_connect_failed();
-        let why = Rc::new(error.response());
-        for ticket in turned_away {
-            ticket.grant(Err(Refusal::NoServer(Rc::clone(&why))));
-        }
+    fn cached_login_failure(&self) -> Rc<str> {
+        let failure = self.login_failure.borrow();
+        failure.as_deref().unwrap_or("connect failed").into()
     }
 
     /// Closes idle servers that have closed, or that say what an idle server does not say.
@@ -443,15 +435,7 @@ impl ServerPool {
             .borrow_mut()
             .remove_idle(|server| server.poll_idle(cx).is_ready());
         for server in gone {
-            self.metrics.servers_closed.of(ServerClose::Lost).increase();
-            let terms = self.terms();
-            tracing::info!(
-                database = &*terms.identity.database,
-                user = &*terms.identity.user,
-                server_pid = server.process_id(),
-                "idle server connection was closed by the server",
-            );
-            server.close();
+            self.close(server, ServerClose::Lost);
         }
     }
 }
@@ -504,10 +488,4 @@ async fn watch_idle(pool: Weak<ServerPool>) {
         Poll::Pending
     })
     .await;
-}
-
-fn nonce() -> Nonce {
-    let mut nonce = Nonce::default();
-    getrandom::fill(&mut nonce).expect("the system has random bytes");
-    nonce
 }

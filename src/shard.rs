@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -9,12 +10,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::allowance::Allowances;
 use crate::cancel;
 use crate::config::choices::OnMissing;
 use crate::config::{Config, Host};
+use crate::pool::budget::Account;
 use crate::protocol::cancel_key::CancelKey;
 use crate::scratch::Scratch;
 use crate::server::{ServerAddress, ServerCard, ServerTarget};
+use crate::server_pool::neighbours::Neighbours;
 use crate::server_pool::{ServerPool, TIME_ROUND, Terms, Ticket};
 use crate::session::annotator::AnnotationPolicy;
 use crate::session::requests::RequestPolicy;
@@ -31,6 +35,8 @@ pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Shard {
     number: u8,
+    /// How many workers there are.
+    workers: usize,
     config: RefCell<Arc<Config>>,
     registry: Arc<Registry>,
     telemetry: RefCell<WorkerTelemetry>,
@@ -40,8 +46,10 @@ pub struct Shard {
     sessions: RefCell<HashMap<i32, Rc<SessionCard>>>,
     next_session: Cell<u32>,
     is_draining: Cell<bool>,
-    /// Told when a client begins to wait.
-    on_waiting: Rc<Notify>,
+    /// What its pools share.
+    neighbours: Rc<Neighbours>,
+    /// Trace policies of clients whose user is not that of their pool.
+    trace_policies: RefCell<HashMap<PoolKey, Arc<TracePolicy>>>,
     /// Told when a client has left.
     on_left: Notify,
 }
@@ -51,7 +59,7 @@ pub struct Shard {
 pub struct PoolKey {
     /// The database that the client asked for.
     pub database: Box<str>,
-    /// The user that it logged in as.
+    /// The user that it logged in as, or that the database has for all.
     pub user: Box<str>,
 }
 
@@ -83,17 +91,58 @@ fn random_ids() -> [u8; 24] {
     bytes
 }
 
+/// How trace contexts of a database's and a user's clients are treated.
+fn trace_policy(config: &Config, database: &str, user: &str) -> TracePolicy {
+    TracePolicy::new(TraceRules {
+        generate: (config.trace.on_missing == OnMissing::Generate)
+            .then_some(random_ids as fn() -> [u8; 24]),
+        absorb_application_name: config.trace.absorb_application_name,
+        allowed_tags: config.trace.allowed_tags.clone(),
+        static_tags: config.tags(database, user),
+        tag_length: config.trace.max_tag_length.get(),
+        tracestate_length: config.trace.max_tracestate_length.get(),
+        ..TraceRules::default()
+    })
+}
+
+impl PoolKey {
+    /// The pool that serves a user in a database.
+    pub fn new(config: &Config, database: &str, user: &str) -> Self {
+        Self {
+            database: database.into(),
+            user: config.pool_user(database, user).into(),
+        }
+    }
+
+    /// The worker, of so many, that the pool lives on: only one, so that no server idles beside a client that waits.
+    pub fn worker(&self, workers: usize) -> usize {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        let number = hasher.finish() % workers as u64;
+        usize::try_from(number).expect("smaller than a length")
+    }
+}
+
 impl Shard {
-    /// Of worker `number`, without a client.
+    /// Of worker `number` of so many, without a client.
     pub fn new(
         number: u8,
+        workers: usize,
         config: Arc<Config>,
         registry: Arc<Registry>,
+        allowances: Arc<Allowances>,
         telemetry: WorkerTelemetry,
     ) -> Self {
         Self {
             number,
+            workers,
             config: RefCell::new(config),
+            neighbours: Rc::new(Neighbours::new(
+                clock,
+                Arc::clone(&registry.process),
+                allowances,
+            )),
+            trace_policies: RefCell::default(),
             registry,
             telemetry: RefCell::new(telemetry),
             scratch: RefCell::new(Scratch::new()),
@@ -101,7 +150,6 @@ impl Shard {
             sessions: RefCell::default(),
             next_session: Cell::new(0),
             is_draining: Cell::new(false),
-            on_waiting: Rc::new(Notify::new()),
             on_left: Notify::new(),
         }
     }
@@ -165,12 +213,14 @@ impl Shard {
             .iter()
             .map(|(key, pool)| (key.clone(), Rc::clone(pool)))
             .collect();
+        self.trace_policies.borrow_mut().clear();
         for (key, pool) in pools {
             match self.terms(&key) {
                 Some(terms) => pool.reload(terms),
                 None => pool.remove(),
             }
         }
+        self.start_minimums();
         self.wake_all();
     }
 
@@ -220,11 +270,65 @@ impl Shard {
         let metrics = self
             .registry
             .register_pool(self.number.into(), &key.database, &key.user);
-        let pool = ServerPool::start(terms, metrics, clock, Rc::clone(&self.on_waiting));
+        let account = Account {
+            database: key.database.clone(),
+            user: key.user.clone(),
+        };
+        let pool = ServerPool::start(account, terms, metrics, Rc::clone(&self.neighbours));
         self.pools
             .borrow_mut()
             .insert(key.clone(), Rc::clone(&pool));
         Some(pool)
+    }
+
+    /// What this worker's pools share, and what an administrator may order of them.
+    pub fn neighbours(&self) -> &Rc<Neighbours> {
+        &self.neighbours
+    }
+
+    /// Starts the pools of this worker that keep servers without a client: those of databases with a `user` of their own.
+    pub fn start_minimums(&self) {
+        let config = self.config();
+        for (name, database) in &config.databases {
+            let Some(user) = database.user.as_ref().filter(|_| &**name != "*") else {
+                continue;
+            };
+            let key = PoolKey {
+                database: name.clone(),
+                user: user.clone(),
+            };
+            let is_kept = config.pool_settings(name, user).min_size > 0;
+            if is_kept && key.worker(self.workers) == usize::from(self.number) {
+                self.pool(&key);
+            }
+        }
+    }
+
+    /// How trace contexts of a client are treated that logs in by this name.
+    pub fn trace_policy(&self, database: &str, user: &str) -> Arc<TracePolicy> {
+        /// Users that are told apart; further ones get a policy of their own.
+        const POLICIES: usize = 256;
+        let key = PoolKey {
+            database: database.into(),
+            user: user.into(),
+        };
+        let mut known = self.trace_policies.borrow_mut();
+        if let Some(policy) = known.get(&key) {
+            return Arc::clone(policy);
+        }
+        let policy = Arc::new(trace_policy(&self.config(), database, user));
+        if known.len() < POLICIES {
+            known.insert(key, Arc::clone(&policy));
+        }
+        policy
+    }
+
+    /// Listens for the bell: there may be room for a server, or somebody needs some.
+    pub async fn make_room(self: Rc<Self>) {
+        loop {
+            self.neighbours.bell.notified().await;
+            self.neighbours.on_bell();
+        }
     }
 
     /// What the configuration says of a pool.
@@ -265,16 +369,6 @@ impl Shard {
             },
             max_prepared_statements: settings.max_prepared_statements,
         };
-        let trace = TracePolicy::new(TraceRules {
-            generate: (config.trace.on_missing == OnMissing::Generate)
-                .then_some(random_ids as fn() -> [u8; 24]),
-            absorb_application_name: config.trace.absorb_application_name,
-            allowed_tags: config.trace.allowed_tags.clone(),
-            static_tags: config.tags(&key.database, &key.user),
-            tag_length: config.trace.max_tag_length.get(),
-            tracestate_length: config.trace.max_tracestate_length.get(),
-            ..TraceRules::default()
-        });
         let target = ServerTarget {
             address,
             database: database.name_on_server(&key.database).into(),
@@ -285,8 +379,9 @@ impl Shard {
             identity: Arc::new(identity),
             settings,
             policy,
-            trace_policy: Arc::new(trace),
+            trace_policy: Arc::new(trace_policy(config, &key.database, &key.user)),
             target,
+            has_own_user: database.user.is_some(),
         })
     }
 
@@ -329,7 +424,7 @@ impl Shard {
             // Woken early only by somebody whose wait may end before the next round.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.on_waiting.notified(), if pause == TIME_ROUND => {}
+                () = self.neighbours.on_waiting.notified(), if pause == TIME_ROUND => {}
             }
         }
     }

@@ -9,6 +9,7 @@ use tokio::runtime::{self, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admission::Admitted;
+use crate::allowance::Allowances;
 use crate::cancel;
 use crate::client::serve_client;
 use crate::config::Config;
@@ -60,8 +61,10 @@ impl Worker {
     /// If the system has no thread for it.
     pub fn start(
         number: u8,
+        workers: usize,
         config: Arc<Config>,
         registry: Arc<Registry>,
+        allowances: Arc<Allowances>,
         telemetry: WorkerTelemetry,
     ) -> io::Result<Self> {
         let (mail, mailbox) = mpsc::channel(MAILBOX);
@@ -76,7 +79,9 @@ impl Worker {
                     // Whoever sends mail finds that nobody is there.
                     Err(error) => return tracing::error!(%error, "a worker has no runtime"),
                 };
-                let shard = Rc::new(Shard::new(number, config, registry, telemetry));
+                let shard = Rc::new(Shard::new(
+                    number, workers, config, registry, allowances, telemetry,
+                ));
                 runtime.block_on(run(shard, mailbox));
             })?;
         Ok(Self { mail })
@@ -111,7 +116,9 @@ impl Worker {
 }
 
 async fn run(shard: Rc<Shard>, mut mailbox: mpsc::Receiver<Mail>) {
+    shard.start_minimums();
     tokio::task::spawn_local(Rc::clone(&shard).keep_time());
+    tokio::task::spawn_local(Rc::clone(&shard).make_room());
     while let Some(mail) = tokio::select! {
         mail = mailbox.recv() => mail,
         () = shard.all_left() => None,

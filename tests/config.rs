@@ -83,7 +83,7 @@ fn a_users_pool_settings_win_over_the_databases_and_those_over_the_pools() {
     let facts = |database, user| {
         let settings = config.pool_settings(database, user);
         (
-            settings.size.get(),
+            settings.size.map_or(0, |size| size.get()),
             settings.mode,
             settings.checkout_timeout,
         )
@@ -94,6 +94,28 @@ fn a_users_pool_settings_win_over_the_databases_and_those_over_the_pools() {
     assert_eq!(facts("app", "eve"), (50, PoolMode::Session, None));
     assert_eq!(facts("other", "ann"), (2, PoolMode::Session, second));
     assert_eq!(facts("other", "eve"), (10, PoolMode::Session, second));
+}
+
+#[test]
+fn a_limit_of_nothing_is_none() {
+    let config = good(
+        "[pool]\nsize = 0\nmax_database_connections = 7\n[users.ann]\npassword = \"x\"\npool.max_user_connections = 3",
+    );
+    let settings = config.pool_settings("app", "ann");
+    assert_eq!(settings.size, None);
+    assert_eq!(
+        settings.max_database_connections.map(|it| it.get()),
+        Some(7)
+    );
+    assert_eq!(settings.max_user_connections.map(|it| it.get()), Some(3));
+    assert_eq!(settings.max_user_client_connections, None);
+}
+
+#[test]
+fn a_database_with_a_user_of_its_own_has_one_pool_for_all() {
+    let config = good("[databases.app]\nuser = \"owner\"\n[databases.wiki]");
+    assert_eq!(config.pool_user("app", "ann"), "owner");
+    assert_eq!(config.pool_user("wiki", "ann"), "ann");
 }
 
 #[test]
@@ -179,20 +201,20 @@ fn a_misspelt_key_is_named_with_the_nearest_one_and_its_place() {
 fn a_value_of_the_wrong_type_or_range_is_told_what_is_expected() {
     assert_eq!(
         wrong("[pool]\nsize = \"20\""),
-        "config.toml:2:8: `size` in [pool]: expected a whole number of 1 or more, found a string"
+        "config.toml:2:8: `size` in [pool]: expected a whole number of 1 or more, or 0 for no limit, found a string"
     );
     assert_eq!(
-        wrong("[pool]\nsize = 0"),
-        "config.toml:2:8: `size` in [pool]: expected a whole number of 1 or more, found 0"
+        wrong("[pool]\nsize = -1"),
+        "config.toml:2:8: `size` in [pool]: expected a whole number of 1 or more, or 0 for no limit, found -1"
     );
     assert_eq!(
         wrong("pool.mode = \"transactoin\""),
-        "config.toml:1:13: `mode` in [pool]: \"transactoin\" is not one of `session`, `transaction`, \
+        "config.toml:1:13: `mode` in [pool]: \"transactoin\" is not one of `session`, `transaction`, `statement`, \
          did you mean `transaction`?"
     );
     assert_eq!(
         wrong("pool.mode = 1"),
-        "config.toml:1:13: `mode` in [pool]: expected one of `session`, `transaction`"
+        "config.toml:1:13: `mode` in [pool]: expected one of `session`, `transaction`, `statement`"
     );
     assert_eq!(
         wrong("[slow_query]\nthreshold = \"100\""),
@@ -229,7 +251,7 @@ fn a_value_of_the_wrong_type_or_range_is_told_what_is_expected() {
 #[test]
 fn everything_wrong_is_said_at_once_in_the_order_of_the_file() {
     let errors = errors(
-        "[pool]\nsize = 0\nmoed = \"session\"\n[workers]\ncount = \"all\"\n[users.app]\npasword = \"x\"",
+        "[pool]\nsize = -1\nmoed = \"session\"\n[workers]\ncount = \"all\"\n[users.app]\npasword = \"x\"",
     );
     let keys: Vec<&str> = errors
         .problems()

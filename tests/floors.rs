@@ -13,6 +13,7 @@ const FLOORS: [&[&str]; 5] = [
     &[
         "admission",
         "acceptor",
+        "allowance",
         "worker",
         "shard",
         "client",

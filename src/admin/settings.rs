@@ -1,5 +1,6 @@
 //! SHOW CONFIG: the settings under PgBouncer's names, with PgBouncer's defaults.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::admin::table::Value;
@@ -49,11 +50,21 @@ fn limit(time: Option<Duration>) -> String {
     seconds(time.unwrap_or_default())
 }
 
+/// A number of which there may not be more; 0 is no limit.
+fn count(most: Option<NonZeroUsize>) -> String {
+    most.map_or(0, NonZeroUsize::get).to_string()
+}
+
+fn flag(is_on: bool) -> String {
+    u8::from(is_on).to_string()
+}
+
 /// PgBouncer's word for a mode.
 pub(super) fn mode(mode: PoolMode) -> &'static str {
     match mode {
         PoolMode::Session => "session",
         PoolMode::Transaction => "transaction",
+        PoolMode::Statement => "statement",
     }
 }
 
@@ -132,9 +143,7 @@ const SETTINGS: &[Setting] = &[
     unset("client_tls_protocols", Some("secure"), true),
     unset("client_tls_sslmode", Some("disable"), true),
     unset("conffile", None, true),
-    live("default_pool_size", "20", |config| {
-        config.pool.size.to_string()
-    }),
+    live("default_pool_size", "20", |config| count(config.pool.size)),
     unset("disable_pqexec", Some("0"), false),
     unset("dns_max_ttl", Some("15"), true),
     unset("dns_nxdomain_ttl", Some("15"), true),
@@ -161,15 +170,25 @@ const SETTINGS: &[Setting] = &[
     live("max_client_conn", "100", |config| {
         config.listen.max_client_connections.to_string()
     }),
-    unset("max_db_client_connections", Some("0"), true),
-    unset("max_db_connections", Some("0"), true),
+    live("max_db_client_connections", "0", |config| {
+        count(config.pool.max_database_client_connections)
+    }),
+    live("max_db_connections", "0", |config| {
+        count(config.pool.max_database_connections)
+    }),
     unset("max_packet_size", Some("2147483647"), true),
     live("max_prepared_statements", "200", |config| {
         config.pool.max_prepared_statements.to_string()
     }),
-    unset("max_user_client_connections", Some("0"), true),
-    unset("max_user_connections", Some("0"), true),
-    unset("min_pool_size", Some("0"), true),
+    live("max_user_client_connections", "0", |config| {
+        count(config.pool.max_user_client_connections)
+    }),
+    live("max_user_connections", "0", |config| {
+        count(config.pool.max_user_connections)
+    }),
+    live("min_pool_size", "0", |config| {
+        config.pool.min_size.to_string()
+    }),
     unset("peer_id", Some("0"), true),
     unset("pidfile", Some(""), false),
     unset("pkt_buf", Some("4096"), false),
@@ -179,28 +198,47 @@ const SETTINGS: &[Setting] = &[
     live("query_timeout", "0", |config| {
         limit(config.pool.query_timeout)
     }),
-    unset("query_wait_notify", Some("5"), true),
+    live("query_wait_notify", "5", |config| {
+        limit(config.pool.query_wait_notify)
+    }),
     live("query_wait_timeout", "120", |config| {
         limit(config.pool.checkout_timeout)
     }),
-    unset("reserve_pool_size", Some("0"), true),
-    unset("reserve_pool_timeout", Some("5"), true),
+    live("reserve_pool_size", "0", |config| {
+        config.pool.reserve_size.to_string()
+    }),
+    live("reserve_pool_timeout", "5", |config| {
+        limit(config.pool.reserve_timeout)
+    }),
     unset("resolv_conf", Some(""), false),
     unset("sbuf_loopcnt", Some("5"), true),
     unset("scram_iterations", Some("4096"), true),
-    unset("server_check_delay", Some("30"), true),
-    unset("server_check_query", Some("<empty>"), true),
+    live("server_check_delay", "30", |config| {
+        seconds(config.pool.server_check_delay)
+    }),
+    live("server_check_query", "<empty>", |config| {
+        config
+            .pool
+            .server_check_query
+            .as_deref()
+            .unwrap_or_default()
+            .into()
+    }),
     live("server_connect_timeout", "15", |config| {
         seconds(config.pool.server_connect_timeout)
     }),
-    unset("server_fast_close", Some("0"), true),
+    live("server_fast_close", "0", |config| {
+        flag(config.pool.server_fast_close)
+    }),
     live("server_idle_timeout", "600", |config| {
         limit(config.pool.server_idle_timeout)
     }),
     live("server_lifetime", "3600", |config| {
         seconds(config.pool.server_lifetime)
     }),
-    unset("server_login_retry", Some("15"), true),
+    live("server_login_retry", "15", |config| {
+        seconds(config.pool.server_login_retry)
+    }),
     live("server_reset_query", "DISCARD ALL", |config| {
         config
             .pool
@@ -209,8 +247,12 @@ const SETTINGS: &[Setting] = &[
             .unwrap_or_default()
             .into()
     }),
-    unset("server_reset_query_always", Some("0"), true),
-    unset("server_round_robin", Some("0"), true),
+    live("server_reset_query_always", "0", |config| {
+        flag(config.pool.server_reset_query_always)
+    }),
+    live("server_round_robin", "0", |config| {
+        flag(config.pool.server_round_robin)
+    }),
     unset("server_tls13_ciphers", Some(""), true),
     unset("server_tls_ca_file", Some(""), true),
     unset("server_tls_cert_file", Some(""), true),

@@ -12,6 +12,18 @@ pub enum PoolMode {
     Session,
     /// At the end of each transaction.
     Transaction,
+    /// After each statement: transactions are refused.
+    Statement,
+}
+
+/// Which of several hosts is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoadBalanceHosts {
+    /// Each in turn.
+    RoundRobin,
+    /// The first one that can be connected to; another one only when it fails.
+    Disable,
 }
 
 /// How clients prove who they are.

@@ -30,7 +30,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 pub use self::otlp::Otlp;
-pub use self::pool::{PoolOverrides, PoolSettings};
+pub use self::pool::{EMPTY_QUERY, PoolOverrides, PoolSettings};
 pub use self::problem::{ConfigErrors, Position, Problem};
 
 use self::choices::{
@@ -303,6 +303,12 @@ impl Config {
     /// Who may log in by this name.
     pub fn user(&self, name: &str) -> Option<&User> {
         self.users.get(name)
+    }
+
+    /// Whose servers a user's queries run on in a database: a database with a `user` of its own has one pool for all.
+    pub fn pool_user<'a>(&'a self, database: &str, user: &'a str) -> &'a str {
+        let own = self.database(database).and_then(|it| it.user.as_deref());
+        own.unwrap_or(user)
     }
 
     /// How the pool of a database and a user behaves: the user's word before the database's before that of `[pool]`.

@@ -67,6 +67,14 @@ written!(
 );
 
 written!(
+    /// A number of which there may not be more; `0` is `None`: there is no limit.
+    CountLimit(Option<NonZeroUsize>),
+    "a whole number of 1 or more, or 0 for no limit",
+    text: None,
+    number: Some(|number| usize::try_from(number).ok().map(NonZeroUsize::new))
+);
+
+written!(
     /// A whole number of 0 or more.
     Number(usize),
     "a whole number of 0 or more",

@@ -1,6 +1,9 @@
 //! Who gets which server: a pool's idle servers, its queue of waiting clients, and its limits.
 
+pub mod budget;
+
 use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 #[cfg(test)]
@@ -9,30 +12,62 @@ mod tests;
 /// What a pool may hold, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Servers at most, those being connected included.
-    pub size: usize,
+    /// Servers at most, those being connected included; `None`: as many as there are clients.
+    pub size: Option<NonZeroUsize>,
+    /// Servers that are kept even if nobody needs them.
+    pub min_size: usize,
+    /// Servers beyond `size`, for clients that have waited for `reserve_timeout`.
+    pub reserve_size: usize,
+    /// How long a client waits before a server of the reserve is connected for it; `None`: for ever.
+    pub reserve_timeout: Option<Duration>,
     /// Clients that may wait at a time.
     pub max_waiting: usize,
     /// How long a client may wait; `None` is for ever.
     pub checkout_timeout: Option<Duration>,
+    /// How long a client waits before it is told that it does; `None`: it is not told.
+    pub wait_notice: Option<Duration>,
     /// How long a server may stay idle; `None` is for ever.
     pub server_idle_timeout: Option<Duration>,
     /// How old an idle server may be before it is closed.
     pub server_lifetime: Duration,
+    /// How long after a connection that could not be made the next one is tried.
+    pub login_retry: Duration,
+    /// How long a server may have been idle and still be used unchecked; `None`: for ever.
+    pub check_after: Option<Duration>,
+    /// Which of the idle servers is used next.
+    pub turn: Turn,
+}
+
+/// Which of the idle servers is used next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The most recently used one: the others grow old enough to be closed.
+    LastUsed,
+    /// The one that has rested longest: all get their share.
+    LongestIdle,
 }
 
 /// The servers `S` of one database and user, and the clients `W` that wait for one.
 ///
-/// A server is idle, in use, or being connected. Nobody waits while a server is idle; whoever waited longest is served first.
+/// A server is idle, in use, being checked or being connected. Nobody waits while a server is idle that can be used; whoever
+/// waited longest is served first.
 #[derive(Debug)]
 pub struct Pool<S, W> {
     limits: Limits,
-    /// Most recently used last: taking the last lets the others grow old enough to be closed.
+    /// Longest resting first.
     idle: Vec<Idle<S>>,
     /// Longest waiting first.
     waiting: VecDeque<Waiting<W>>,
     in_use: usize,
+    checking: usize,
     connecting: usize,
+    is_paused: bool,
+    /// When a connection could last not be made; `None` where the last one could.
+    failed_at: Option<Instant>,
+    /// Somebody wants to know whether connections can be made again.
+    wants_probe: bool,
+    /// When a server was last closed for its age.
+    aged_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -45,6 +80,7 @@ struct Idle<S> {
 struct Waiting<W> {
     waiter: W,
     since: Instant,
+    is_told: bool,
 }
 
 /// What came of asking for a server.
@@ -52,12 +88,44 @@ struct Waiting<W> {
 pub enum Checkout<S> {
     /// This server is yours.
     Use(S),
-    /// You wait, and the caller has to make one more connection for the pool.
-    Connect,
-    /// You wait: every server that the pool may have is in use or being connected.
+    /// You wait. [`Pool::next_step`] says what is to be done for it.
     Wait,
     /// The queue is full: you can't even wait.
     QueueFull,
+    /// Connections can't be made at the moment, and there is no server that would come back.
+    LoginFailing,
+}
+
+/// What is to be done for a pool.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<S, W> {
+    /// This client has waited for this server, which is in use now.
+    Serve(W, S),
+    /// This server has rested for long: whether it still answers has to be found out. Then [`Pool::on_checked`] or
+    /// [`Pool::on_check_failed`].
+    Check(S),
+    /// A connection is wanted: [`Pool::on_connecting`], if it may be made.
+    Connect(Wanted),
+}
+
+/// What a connection is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// For clients that wait.
+    ByClients,
+    /// For clients that have waited for so long that the reserve is there for them.
+    FromReserve,
+    /// To have `min_size` servers.
+    ForMinimum,
+}
+
+/// Why a connection could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectOutcome {
+    /// Nobody answered, or nobody can be served yet: that may be over in a moment.
+    Unreachable,
+    /// The server does not let us in.
+    Refused,
 }
 
 /// How many servers and clients there are, for the gauges.
@@ -65,8 +133,12 @@ pub enum Checkout<S> {
 pub struct Occupancy {
     /// Servers that nobody uses.
     pub idle: usize,
-    /// Servers that are linked to a client, or being reset.
+    /// Those of them that have to be checked before they are used (PgBouncer's `sv_used`).
+    pub unchecked: usize,
+    /// Servers that are linked to a client.
     pub in_use: usize,
+    /// Servers that are being reset or checked (PgBouncer's `sv_tested`).
+    pub checking: usize,
     /// Servers that are being connected.
     pub connecting: usize,
     /// Clients that wait.
@@ -81,25 +153,33 @@ impl<S, W> Pool<S, W> {
             idle: Vec::new(),
             waiting: VecDeque::new(),
             in_use: 0,
+            checking: 0,
             connecting: 0,
+            is_paused: false,
+            failed_at: None,
+            wants_probe: false,
+            aged_at: None,
         }
     }
 
     /// What it may hold.
-    pub fn limits(&self) -> Limits {
-        self.limits
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
-    /// Holds to other limits from now on. Servers beyond a smaller size leave as they come back.
+    /// From now on it may hold this. [`Pool::remove_excess`] has what is too much.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
 
     /// How many there are of each.
-    pub fn occupancy(&self) -> Occupancy {
+    pub fn occupancy(&self, now: Instant) -> Occupancy {
+        let is_unchecked = |idle: &&Idle<S>| !self.limits.is_fresh(idle.since, now);
         Occupancy {
             idle: self.idle.len(),
+            unchecked: self.idle.iter().filter(is_unchecked).count(),
             in_use: self.in_use,
+            checking: self.checking,
             connecting: self.connecting,
             waiting: self.waiting.len(),
         }
@@ -110,14 +190,49 @@ impl<S, W> Pool<S, W> {
         self.waiting.front().map(|waiting| waiting.since)
     }
 
+    /// Since when its longest resting server rests.
+    pub fn oldest_rest(&self) -> Option<Instant> {
+        self.idle.first().map(|idle| idle.since)
+    }
+
+    /// Whether the last connection could not be made.
+    pub fn is_failing(&self) -> bool {
+        self.failed_at.is_some()
+    }
+
+    /// Whether nobody is given a server.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// From now on nobody is given a server. The idle ones are returned: they are to be closed.
+    pub fn pause(&mut self) -> Vec<S> {
+        self.is_paused = true;
+        self.remove_idle(|_| true)
+    }
+
+    /// Clients are given servers again.
+    pub fn resume(&mut self) {
+        self.is_paused = false;
+    }
+
+    /// Whether no client has a server, and none is being checked.
+    pub fn is_released(&self) -> bool {
+        self.in_use == 0 && self.checking == 0
+    }
+
     /// A client asks for a server. `waiter` is only made, and queued, if there is none at once.
     pub fn checkout(&mut self, waiter: impl FnOnce() -> W, now: Instant) -> Checkout<S> {
         // Whoever waits already comes first.
         if self.waiting.is_empty()
-            && let Some(idle) = self.idle.pop()
+            && let Some(server) = self.take_fresh(now)
         {
             self.in_use += 1;
-            return Checkout::Use(idle.server);
+            return Checkout::Use(server);
+        }
+        if self.is_failing() && !self.is_paused && self.connected() == 0 {
+            self.wants_probe = true;
+            return Checkout::LoginFailing;
         }
         if self.waiting.len() >= self.limits.max_waiting {
             return Checkout::QueueFull;
@@ -125,56 +240,135 @@ impl<S, W> Pool<S, W> {
         self.waiting.push_back(Waiting {
             waiter: waiter(),
             since: now,
+            is_told: false,
         });
-        if self.connect_if_wanted() {
-            Checkout::Connect
-        } else {
-            Checkout::Wait
+        Checkout::Wait
+    }
+
+    /// What is to be done next, until there is nothing: after each change, and whenever time has passed. `has_clients` says whether
+    /// anybody uses the pool, or may be expected to.
+    pub fn next_step(&mut self, has_clients: bool, now: Instant) -> Option<Step<S, W>> {
+        if self.is_paused {
+            return None;
         }
+        if !self.waiting.is_empty()
+            && let Some(server) = self.take_fresh(now)
+            && let Some(next) = self.waiting.pop_front()
+        {
+            self.in_use += 1;
+            return Some(Step::Serve(next.waiter, server));
+        }
+        let coming = self.connecting + self.checking;
+        if coming < self.waiting.len() && !self.idle.is_empty() {
+            self.checking += 1;
+            return Some(Step::Check(self.take_next()));
+        }
+        self.wanted(coming, has_clients, now).map(Step::Connect)
+    }
+
+    fn wanted(&self, coming: usize, has_clients: bool, now: Instant) -> Option<Wanted> {
+        if let Some(failed_at) = self.failed_at
+            && (self.connecting > 0 || now < failed_at + self.limits.login_retry)
+        {
+            // One attempt at a time, until one comes to something.
+            return None;
+        }
+        let servers = self.servers();
+        let size = self.limits.size.map_or(usize::MAX, NonZeroUsize::get);
+        let is_wanted = coming < self.waiting.len() || self.wants_probe && coming == 0;
+        if is_wanted && servers < size {
+            return Some(Wanted::ByClients);
+        }
+        let has_waited_long = |waiting: &Waiting<W>| {
+            let waited = now.saturating_duration_since(waiting.since);
+            self.limits
+                .reserve_timeout
+                .is_some_and(|timeout| waited >= timeout)
+        };
+        if servers < size.saturating_add(self.limits.reserve_size)
+            && self.waiting.get(coming).is_some_and(has_waited_long)
+        {
+            return Some(Wanted::FromReserve);
+        }
+        let is_below = servers < self.limits.min_size.min(size);
+        (has_clients && is_below).then_some(Wanted::ForMinimum)
+    }
+
+    /// A connection that [`Pool::next_step`] wanted is being made.
+    pub fn on_connecting(&mut self) {
+        self.wants_probe = false;
+        self.connecting += 1;
     }
 
     /// A server comes back, clean: to the client that waited longest, who is returned with it, or to rest.
     #[must_use = "the waiter has to be given its server"]
     pub fn checkin(&mut self, server: S, now: Instant) -> Option<(W, S)> {
-        if let Some(next) = self.waiting.pop_front() {
+        debug_assert!(self.in_use > 0, "checked in what was not checked out");
+        // Where every server is checked before it is used, this one is too.
+        let is_checked = self.limits.check_after != Some(Duration::ZERO);
+        if is_checked && let Some(next) = self.next_waiting() {
             return Some((next.waiter, server));
         }
-        debug_assert!(self.in_use > 0, "checked in what was not checked out");
         self.in_use -= 1;
         self.idle.push(Idle { server, since: now });
         None
     }
 
-    /// A connection that [`Checkout::Connect`] or [`Pool::on_lost`] asked for was made: it is in use until it is checked in.
-    pub fn on_connected(&mut self) {
+    /// A connection was made: to the client that waited longest, who is returned with it, or to rest.
+    #[must_use = "the waiter has to be given its server"]
+    pub fn on_connected(&mut self, server: S, now: Instant) -> Option<(W, S)> {
         debug_assert!(self.connecting > 0, "connected without having been asked");
         self.connecting -= 1;
-        self.in_use += 1;
+        self.failed_at = None;
+        self.serve_first(server, now)
     }
 
-    /// A connection could not be made. Where the pool has no server left that could still serve them,
-    /// those who wait are returned: they are to be told why.
-    pub fn on_connect_failed(&mut self) -> Vec<W> {
+    /// A connection could not be made. Where the server refuses to let us in, and the pool has none left that could still serve
+    /// them, those who wait are returned: they are to be told why.
+    pub fn on_connect_failed(&mut self, outcome: ConnectOutcome, now: Instant) -> Vec<W> {
         debug_assert!(self.connecting > 0, "failed without having been asked");
         self.connecting -= 1;
-        if self.in_use > 0 || self.connecting > 0 {
+        self.failed_at = Some(now);
+        if outcome == ConnectOutcome::Unreachable || self.connected() > 0 {
             return Vec::new();
         }
-        self.remove_waiting()
+        self.waiting
+            .drain(..)
+            .map(|waiting| waiting.waiter)
+            .collect()
     }
 
-    /// A server that was in use is gone. Whether the caller has to make another connection for those who wait.
-    #[must_use = "somebody may be waiting for the connection"]
-    pub fn on_lost(&mut self) -> bool {
+    /// A connection that was being made is not needed any more: it is dropped.
+    pub fn on_connecting_given_up(&mut self) {
+        debug_assert!(self.connecting > 0, "given up without having been asked");
+        self.connecting -= 1;
+    }
+
+    /// A server that was in use is being reset: afterwards [`Pool::on_checked`] or [`Pool::on_check_failed`].
+    pub fn on_resetting(&mut self) {
+        debug_assert!(self.in_use > 0, "reset what was not checked out");
+        self.in_use -= 1;
+        self.checking += 1;
+    }
+
+    /// A server that was reset, or checked, is fine: to the client that waited longest, who is returned with it, or to rest.
+    #[must_use = "the waiter has to be given its server"]
+    pub fn on_checked(&mut self, server: S, now: Instant) -> Option<(W, S)> {
+        debug_assert!(self.checking > 0, "checked without having been asked");
+        self.checking -= 1;
+        self.serve_first(server, now)
+    }
+
+    /// A server that was reset, or checked, is of no use any more.
+    pub fn on_check_failed(&mut self) {
+        debug_assert!(self.checking > 0, "checked without having been asked");
+        self.checking -= 1;
+    }
+
+    /// A server that was in use is gone.
+    pub fn on_lost(&mut self) {
         debug_assert!(self.in_use > 0, "lost what was not checked out");
         self.in_use -= 1;
-        self.connect_if_wanted()
-    }
-
-    /// Some time has passed. Whether the caller has to make a connection for those who still wait, after one could not be made.
-    #[must_use = "somebody waits for the connection"]
-    pub fn retries(&mut self) -> bool {
-        self.connect_if_wanted()
     }
 
     /// Takes out the idle servers that `is_gone` says can't be used any more.
@@ -183,19 +377,66 @@ impl<S, W> Pool<S, W> {
         gone.map(|idle| idle.server).collect()
     }
 
+    /// Takes out the server that has rested longest, where its place is needed by another pool.
+    pub fn evict(&mut self) -> Option<S> {
+        (!self.idle.is_empty()).then(|| self.idle.remove(0).server)
+    }
+
+    /// Takes out idle servers as far as there are more than there may be.
+    pub fn remove_excess(&mut self) -> Vec<S> {
+        let Some(size) = self.limits.size else {
+            return Vec::new();
+        };
+        let most = size.get().saturating_add(self.limits.reserve_size);
+        let excess = self.servers().saturating_sub(most).min(self.idle.len());
+        self.idle.drain(..excess).map(|idle| idle.server).collect()
+    }
+
     /// Takes out the idle servers that have been idle, or alive, for too long. `connected_at` tells a server's age.
+    ///
+    /// For idleness alone no fewer than `min_size` stay. For its age one is taken out at a time, so that not all are connected anew
+    /// at once.
     pub fn remove_aged(&mut self, connected_at: impl Fn(&S) -> Instant, now: Instant) -> Vec<S> {
-        let Limits {
-            server_idle_timeout,
-            server_lifetime,
-            ..
-        } = self.limits;
-        let aged = self.idle.extract_if(.., |idle| {
-            let age = now.saturating_duration_since(connected_at(&idle.server));
+        let mut removed = Vec::new();
+        let mut at = 0;
+        while let Some(idle) = self.idle.get(at) {
             let idle_for = now.saturating_duration_since(idle.since);
-            age >= server_lifetime || server_idle_timeout.is_some_and(|limit| idle_for >= limit)
-        });
-        aged.map(|idle| idle.server).collect()
+            let is_idle_too_long = self
+                .limits
+                .server_idle_timeout
+                .is_some_and(|limit| idle_for >= limit)
+                && (self.limits.min_size == 0 || self.connected() > self.limits.min_size);
+            if is_idle_too_long {
+                removed.push(self.idle.remove(at).server);
+            } else if self.is_life_over(connected_at(&idle.server), now) {
+                self.aged_at = Some(now);
+                removed.push(self.idle.remove(at).server);
+            } else {
+                at += 1;
+            }
+        }
+        removed
+    }
+
+    /// Whether a server that is connected since then is to be closed for its age when it comes back.
+    ///
+    /// As in PgBouncer, `server_lifetime` / `size` lies between two of them.
+    pub fn is_life_over(&self, connected_at: Instant, now: Instant) -> bool {
+        let since = |at| now.saturating_duration_since(at);
+        let lifetime = self.limits.server_lifetime;
+        if since(connected_at) < lifetime {
+            return false;
+        }
+        let gap = match self.limits.size.map(NonZeroUsize::get) {
+            Some(size) => lifetime / u32::try_from(size).unwrap_or(u32::MAX),
+            None => Duration::ZERO,
+        };
+        self.aged_at.is_none_or(|at| since(at) >= gap)
+    }
+
+    /// A server that came back is closed for its age.
+    pub fn on_life_over(&mut self, now: Instant) {
+        self.aged_at = Some(now);
     }
 
     /// Takes out the clients that have waited for too long.
@@ -212,7 +453,22 @@ impl<S, W> Pool<S, W> {
         overdue
     }
 
-    /// Takes out every client that waits.
+    /// Tells those who have waited for `wait_notice` that they do, each once.
+    pub fn tell_waiting(&mut self, now: Instant, mut tell: impl FnMut(&W)) {
+        let Some(notice) = self.limits.wait_notice else {
+            return;
+        };
+        for waiting in &mut self.waiting {
+            if now.saturating_duration_since(waiting.since) < notice {
+                break;
+            }
+            if !std::mem::replace(&mut waiting.is_told, true) {
+                tell(&waiting.waiter);
+            }
+        }
+    }
+
+    /// Takes out all clients that wait: the pool ends.
     pub fn remove_waiting(&mut self) -> Vec<W> {
         self.waiting
             .drain(..)
@@ -225,10 +481,98 @@ impl<S, W> Pool<S, W> {
         self.waiting.retain(|waiting| !is_it(&waiting.waiter));
     }
 
-    fn connect_if_wanted(&mut self) -> bool {
-        let servers = self.idle.len() + self.in_use + self.connecting;
-        let wanted = self.connecting < self.waiting.len() && servers < self.limits.size;
-        self.connecting += usize::from(wanted);
-        wanted
+    /// When something changes for those who wait if nothing else happens.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let front = self.waiting.front()?;
+        let untold = self.waiting.iter().find(|waiting| !waiting.is_told);
+        let next = self.waiting.get(self.connecting + self.checking);
+        let retry = self.failed_at.map(|at| at + self.limits.login_retry);
+        [
+            self.limits
+                .checkout_timeout
+                .map(|timeout| front.since + timeout),
+            self.limits
+                .wait_notice
+                .and_then(|notice| Some(untold?.since + notice)),
+            self.limits
+                .reserve_timeout
+                .filter(|_| self.limits.reserve_size > 0)
+                .and_then(|timeout| Some(next?.since + timeout)),
+            retry,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Whether waiting can end by time alone before `round` is over: then somebody has to look sooner.
+    pub fn is_pressing(&self, round: Duration) -> bool {
+        let Limits {
+            checkout_timeout,
+            wait_notice,
+            reserve_timeout,
+            ..
+        } = self.limits;
+        [checkout_timeout, wait_notice, reserve_timeout]
+            .into_iter()
+            .flatten()
+            .any(|limit| limit < round)
+    }
+
+    fn serve_first(&mut self, server: S, now: Instant) -> Option<(W, S)> {
+        match self.next_waiting() {
+            Some(next) => {
+                self.in_use += 1;
+                Some((next.waiter, server))
+            }
+            None => {
+                self.idle.push(Idle { server, since: now });
+                None
+            }
+        }
+    }
+
+    fn next_waiting(&mut self) -> Option<Waiting<W>> {
+        if self.is_paused {
+            return None;
+        }
+        self.waiting.pop_front()
+    }
+
+    /// The idle server whose turn it is, if one can be used unchecked.
+    fn take_fresh(&mut self, now: Instant) -> Option<S> {
+        if self.is_paused {
+            return None;
+        }
+        let is_fresh = |idle: &Idle<S>| self.limits.is_fresh(idle.since, now);
+        let at = match self.limits.turn {
+            Turn::LastUsed => self.idle.iter().rposition(is_fresh),
+            Turn::LongestIdle => self.idle.iter().position(is_fresh),
+        }?;
+        Some(self.idle.remove(at).server)
+    }
+
+    /// The idle server whose turn it is; there must be one.
+    fn take_next(&mut self) -> S {
+        let at = match self.limits.turn {
+            Turn::LastUsed => self.idle.len() - 1,
+            Turn::LongestIdle => 0,
+        };
+        self.idle.remove(at).server
+    }
+
+    fn connected(&self) -> usize {
+        self.idle.len() + self.in_use + self.checking
+    }
+
+    fn servers(&self) -> usize {
+        self.connected() + self.connecting
+    }
+}
+
+impl Limits {
+    fn is_fresh(&self, since: Instant, now: Instant) -> bool {
+        self.check_after
+            .is_none_or(|after| now.saturating_duration_since(since) < after)
     }
 }

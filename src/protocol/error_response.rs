@@ -24,10 +24,6 @@ impl SqlState {
     pub const NO_ACTIVE_SQL_TRANSACTION: Self = Self(*b"25P01");
     /// 25P02: the transaction has failed, only its end is accepted.
     pub const IN_FAILED_SQL_TRANSACTION: Self = Self(*b"25P02");
-    /// 25P03: a client was idle in a transaction for too long.
-    pub const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: Self = Self(*b"25P03");
-    /// 25P04: a transaction took too long.
-    pub const TRANSACTION_TIMEOUT: Self = Self(*b"25P04");
     /// 26000: there is no prepared statement of that name.
     pub const INVALID_SQL_STATEMENT_NAME: Self = Self(*b"26000");
     /// 28000: this user may not connect this way.
@@ -60,8 +56,6 @@ impl SqlState {
     pub const ADMIN_SHUTDOWN: Self = Self(*b"57P01");
     /// 57P03: the server can't accept connections now.
     pub const CANNOT_CONNECT_NOW: Self = Self(*b"57P03");
-    /// 57P05: a client was idle for too long.
-    pub const IDLE_SESSION_TIMEOUT: Self = Self(*b"57P05");
     /// F0000: the configuration is wrong.
     pub const CONFIG_FILE_ERROR: Self = Self(*b"F0000");
     /// XX000: the proxy broke a promise of its own.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::ServerConnection;
+use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::outbound::Outbound;
 use crate::protocol::startup::Parameter;
@@ -54,9 +55,11 @@ impl ServerConnection {
                 .advance(input, &mut heard, &mut out)
                 .map_err(AskError::Violation)?;
         }
-        match heard.error {
-            Some(error) => Err(AskError::Refused(error)),
-            None => Ok(heard.reported),
+        match (heard.error, heard.ready) {
+            (Some(error), _) => Err(AskError::Refused(error)),
+            (None, Some(TransactionStatus::Idle)) => Ok(heard.reported),
+            // It has begun a transaction: nobody wants that.
+            (None, _) => Err(AskError::Broken),
         }
     }
 
@@ -83,14 +86,19 @@ impl ServerConnection {
             {
                 return Poll::Ready(());
             }
-            for (name, value) in heard.reported {
-                if self.session.parameters.value(&name).is_some() {
-                    Rc::make_mut(&mut self.session.parameters).insert(&name, &value);
-                }
-                match self.reported.iter_mut().find(|(known, _)| *known == name) {
-                    Some(known) => known.1 = value,
-                    None => self.reported.push((name, value)),
-                }
+            self.on_reported(heard.reported);
+        }
+    }
+
+    /// It has reported these parameters while no client was linked to it.
+    pub fn on_reported(&mut self, reported: Vec<Parameter>) {
+        for (name, value) in reported {
+            if self.session.parameters.value(&name).is_some() {
+                Rc::make_mut(&mut self.session.parameters).insert(&name, &value);
+            }
+            match self.reported.iter_mut().find(|(known, _)| *known == name) {
+                Some(known) => known.1 = value,
+                None => self.reported.push((name, value)),
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::PoolSettings;
-use crate::pool::Limits;
+use crate::pool::{Limits, Turn};
 use crate::server::ServerTarget;
 use crate::session::requests::RequestPolicy;
 use crate::session::time_limits::TimeLimits;
@@ -23,6 +23,8 @@ pub struct Terms {
     pub trace_policy: Arc<TracePolicy>,
     /// Where its servers are, and who logs in there.
     pub target: ServerTarget,
+    /// Whether its database has a user of its own, so that it is known whose servers to keep without a client.
+    pub has_own_user: bool,
 }
 
 impl Terms {
@@ -30,11 +32,24 @@ impl Terms {
     pub fn limits(&self) -> Limits {
         let settings = &self.settings;
         Limits {
-            size: settings.size.get(),
+            size: settings.size,
+            min_size: settings.min_size,
+            reserve_size: settings.reserve_size,
+            reserve_timeout: settings.reserve_timeout,
             max_waiting: settings.max_waiting_clients.get(),
             checkout_timeout: settings.checkout_timeout,
+            wait_notice: settings.query_wait_notify,
             server_idle_timeout: settings.server_idle_timeout,
             server_lifetime: settings.server_lifetime,
+            login_retry: settings.server_login_retry,
+            check_after: settings
+                .server_check_query
+                .is_some()
+                .then_some(settings.server_check_delay),
+            turn: match settings.server_round_robin {
+                true => Turn::LongestIdle,
+                false => Turn::LastUsed,
+            },
         }
     }
 

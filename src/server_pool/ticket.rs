@@ -13,6 +13,8 @@ use crate::session::requests::canceled;
 #[derive(Default)]
 pub struct Ticket {
     grant: Cell<Option<Result<Box<ServerConnection>, Refusal>>>,
+    /// The client has waited for so long that it is to be told.
+    is_to_be_told: Cell<bool>,
     waker: Cell<Option<Waker>>,
 }
 
@@ -25,6 +27,8 @@ pub enum Refusal {
     QueueFull,
     /// No server can be connected; this is why.
     NoServer(Rc<ErrorResponse>),
+    /// The last connection could not be made, for this reason, and no server is left.
+    LoginFailing(Rc<str>),
     /// It has given up waiting.
     Cancelled,
     /// The proxy ends.
@@ -37,15 +41,20 @@ impl Refusal {
     /// What the client reads. The texts are PgBouncer's.
     pub fn response(&self) -> ErrorResponse {
         match self {
-            Self::TimedOut => ErrorResponse::fatal(SqlState::QUERY_CANCELED, "query_wait_timeout")
-                .with_hint(
+            Self::TimedOut => {
+                ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, "query_wait_timeout").with_hint(
                     "Every server connection of the pool was in use for all of checkout_timeout.",
-                ),
+                )
+            }
             Self::QueueFull => ErrorResponse::fatal(
                 SqlState::TOO_MANY_CONNECTIONS,
                 "no more clients may wait for a server (max_waiting_clients)",
             ),
             Self::NoServer(why) => (**why).clone(),
+            Self::LoginFailing(why) => ErrorResponse::fatal(
+                SqlState::PROTOCOL_VIOLATION,
+                format!("server login has been failing, cached error: {why} (server_login_retry)"),
+            ),
             Self::Cancelled => canceled(),
             Self::Draining => ErrorResponse::fatal(
                 SqlState::ADMIN_SHUTDOWN,
@@ -69,6 +78,19 @@ impl Ticket {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+
+    /// The client has waited for long: it is to be told that it waits.
+    pub(super) fn tell_waiting(&self) {
+        self.is_to_be_told.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether the client is to be told that it waits; once.
+    pub fn take_notice(&self) -> bool {
+        self.is_to_be_told.take()
     }
 
     /// Somebody wants the query cancelled for which a server is awaited. Whether it was in time for that.

@@ -88,7 +88,7 @@ impl ServerPool {
             parameters,
             server_version: server.version_number(),
         });
-        self.release(server, (self.clock)());
+        self.release(server, (self.neighbours.clock)());
         let mut welcomes = self.welcomes.borrow_mut();
         if welcomes.len() < WELCOMES {
             welcomes.insert(settings.clone(), Rc::clone(&welcome));

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use crate::config::choices::PoolMode;
 use crate::protocol::backend::{
     BackendTag, ErrorFields, TransactionStatus, command_tag, data_row, parameter_status, rows_of,
 };
@@ -196,6 +197,9 @@ impl Judge for Replies<'_> {
             ) => {
                 let status = status_in(&arrived)?;
                 self.server.exchange.on_ready(status);
+                if self.client.mode == PoolMode::Statement && status != TransactionStatus::Idle {
+                    return Err(Violation::ClientTransaction);
+                }
                 if delivers {
                     self.client.trace.on_ready(status);
                 }

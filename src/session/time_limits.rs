@@ -1,6 +1,6 @@
 //! How long a client may say nothing, and how long it may keep a server.
 //!
-//! The settings are PgBouncer's, and so are the texts. The SQLSTATEs are those of PostgreSQL's own timeouts, which drivers know.
+//! The settings are PgBouncer's, and so are the texts and the SQLSTATE, which people match on.
 
 use std::time::{Duration, Instant};
 
@@ -82,13 +82,7 @@ impl TimeLimit {
 
     /// What the client reads before its connection is closed.
     pub fn response(self) -> ErrorResponse {
-        let code = match self {
-            Self::ClientIdle => SqlState::IDLE_SESSION_TIMEOUT,
-            Self::IdleTransaction => SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
-            Self::Query => SqlState::QUERY_CANCELED,
-            Self::Transaction => SqlState::TRANSACTION_TIMEOUT,
-        };
-        ErrorResponse::fatal(code, self.as_str())
+        ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, self.as_str())
     }
 }
 
@@ -167,27 +161,18 @@ mod tests {
     }
 
     #[test]
-    fn each_says_what_pgbouncer_says_with_postgresqls_sqlstate() {
+    fn each_says_what_pgbouncer_says() {
         let told = |limit: TimeLimit| {
             let response = limit.response();
             (response.code, response.message)
         };
-        let state = |code: &[u8; 5]| SqlState::from_bytes(code).expect("an SQLSTATE");
-        assert_eq!(
-            told(TimeLimit::ClientIdle),
-            (state(b"57P05"), "client_idle_timeout".into())
-        );
-        assert_eq!(
-            told(TimeLimit::IdleTransaction),
-            (state(b"25P03"), "idle transaction timeout".into())
-        );
-        assert_eq!(
-            told(TimeLimit::Query),
-            (state(b"57014"), "query timeout".into())
-        );
-        assert_eq!(
-            told(TimeLimit::Transaction),
-            (state(b"25P04"), "transaction timeout".into())
-        );
+        for (limit, words) in [
+            (TimeLimit::ClientIdle, "client_idle_timeout"),
+            (TimeLimit::IdleTransaction, "idle transaction timeout"),
+            (TimeLimit::Query, "query timeout"),
+            (TimeLimit::Transaction, "transaction timeout"),
+        ] {
+            assert_eq!(told(limit), (SqlState::PROTOCOL_VIOLATION, words.into()));
+        }
     }
 }

@@ -22,6 +22,9 @@ pub enum Violation {
     /// The client has prepared more statements than are kept.
     #[error("too many prepared statements")]
     ClientTooManyStatements,
+    /// The client has begun a transaction where each statement stands alone. The text is PgBouncer's.
+    #[error("transaction blocks not allowed in statement pooling mode")]
+    ClientTransaction,
     /// The server sent a message that PostgreSQL does not send.
     #[error("invalid backend message type {0}")]
     ServerMessageType(u8),
@@ -47,7 +50,8 @@ impl Violation {
             | Self::ClientMessageLength(_)
             | Self::ClientNameTooLong
             | Self::ClientStatementTooLong
-            | Self::ClientTooManyStatements => true,
+            | Self::ClientTooManyStatements
+            | Self::ClientTransaction => true,
             Self::ServerMessageType(_)
             | Self::ServerMessageLength(_)
             | Self::ServerUnexpected(_)

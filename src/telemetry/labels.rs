@@ -78,6 +78,8 @@ label! {
     ServerState {
         /// Waits for work.
         Idle = "idle",
+        /// Has waited for work for so long that it is checked before it gets any.
+        Used = "used",
         /// Serves a client.
         Active = "active",
         /// Is being connected or logs in.
@@ -100,16 +102,43 @@ label! {
         Unclean = "unclean",
         /// A query or transaction ran into a timeout of the proxy.
         QueryTimeout = "query_timeout",
-        /// The check or the reset between two clients failed.
+        /// The check between two clients failed.
         CheckFailed = "check_failed",
+        /// The reset between two clients failed.
+        ResetFailed = "reset_failed",
         /// The server broke the rules of the protocol.
         Violation = "violation",
         /// RECONNECT, KILL or a changed configuration.
         Administrator = "administrator",
         /// Room was needed for another pool's.
         Evicted = "evicted",
+        /// The pool is paused.
+        Paused = "paused",
+        /// The pool has become smaller.
+        Excess = "excess",
         /// The proxy ends.
         Shutdown = "shutdown",
+    }
+}
+
+impl ServerClose {
+    /// What the log says, in PgBouncer's words.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::IdleTimeout => "server idle timeout",
+            Self::Lifetime => "server lifetime over",
+            Self::Lost => "server conn crashed?",
+            Self::Unclean => "client disconnect while server was not ready",
+            Self::QueryTimeout => "query timeout",
+            Self::CheckFailed => "test query failed",
+            Self::ResetFailed => "reset query failed",
+            Self::Violation => "bad packet",
+            Self::Administrator => "close_needed",
+            Self::Evicted => "evicted",
+            Self::Paused => "pause mode",
+            Self::Excess => "too many servers in the pool",
+            Self::Shutdown => "shutdown",
+        }
     }
 }
 
@@ -192,6 +221,16 @@ label! {
         Clients = "clients",
         /// Clients that wait for a server.
         Waiters = "waiters",
+        /// Clients of a database.
+        DatabaseClients = "database_clients",
+        /// Clients of a user.
+        UserClients = "user_clients",
+        /// Servers of a pool: one of its reserve was taken.
+        PoolServers = "pool_servers",
+        /// Servers of a database, over all its pools.
+        DatabaseServers = "database_servers",
+        /// Servers of a user, over all its pools.
+        UserServers = "user_servers",
         /// The length of a query that is annotated.
         QueryBytes = "query_bytes",
         /// The length of a startup packet.

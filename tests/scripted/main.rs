@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod limits;
 mod losses;
 mod proxying;
 mod reload;

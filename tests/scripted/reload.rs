@@ -104,7 +104,7 @@ fn fewer_clients_may_come_after_the_limit_was_lowered() {
     reload(&proxy, &config.listen("max_client_connections = 1"));
     let parameters = [("user", "app"), ("database", "app")];
     let refused = ScriptedClient::refused(proxy.address(), &parameters);
-    assert_eq!(field_of(&refused, b'C').as_deref(), Some("53300"));
+    assert_eq!(field_of(&refused, b'C').as_deref(), Some("08P01"));
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn a_client_that_is_silent_in_a_transaction_loses_it_and_its_server() {
         let script = ScriptedServer::start();
         let proxy = proxy_with(&script, "idle_transaction_timeout");
         let (client, server) = asked(&proxy, &script, status);
-        is_sent_away(client, "25P03", "idle transaction timeout");
+        is_sent_away(client, "08P01", "idle transaction timeout");
         is_replaced(server, &proxy, &script);
         assert!(script.has_no_cancel());
     }
@@ -56,7 +56,7 @@ fn a_client_that_is_silent_between_transactions_leaves_its_server_to_others() {
     let script = ScriptedServer::start();
     let proxy = proxy_with(&script, "client_idle_timeout");
     let (client, mut server) = asked(&proxy, &script, b'I');
-    is_sent_away(client, "57P05", "client_idle_timeout");
+    is_sent_away(client, "08P01", "client_idle_timeout");
     let mut next = ScriptedClient::connect(proxy.address());
     next.send(query("SELECT 2"));
     server.expect(query("SELECT 2"));
@@ -75,7 +75,7 @@ fn a_query_that_takes_too_long_is_cancelled() {
     // Rows on their way don't make it another query.
     server.send_all([row_description(&["a"]), row(&[Some("1")])]);
     client.expect_all([row_description(&["a"]), row(&[Some("1")])]);
-    is_sent_away(client, "57014", "query timeout");
+    is_sent_away(client, "08P01", "query timeout");
     assert!(!script.cancel().is_empty());
     is_replaced(server, &proxy, &script);
 }
@@ -85,7 +85,7 @@ fn a_transaction_that_takes_too_long_ends_also_while_it_is_silent() {
     let script = ScriptedServer::start();
     let proxy = proxy_with(&script, "transaction_timeout");
     let (client, server) = asked(&proxy, &script, b'T');
-    is_sent_away(client, "25P04", "transaction timeout");
+    is_sent_away(client, "08P01", "transaction timeout");
     is_replaced(server, &proxy, &script);
 }
 
@@ -100,7 +100,7 @@ fn a_client_that_waits_for_a_server_is_not_idle() {
     // Another client of the same limits has been sent away meanwhile: theirs would have passed.
     is_sent_away(
         ScriptedClient::connect(proxy.address()),
-        "57P05",
+        "08P01",
         "client_idle_timeout",
     );
     holds.send(query("COMMIT"));

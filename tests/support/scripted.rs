@@ -36,7 +36,12 @@ pub(crate) struct ScriptedClient {
 
 impl ScriptedServer {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::start_at(0)
+    }
+
+    /// At a port that is free; 0: at any.
+    pub(crate) fn start_at(port: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         let address = listener.local_addr().unwrap();
         let (connection_sender, connections) = channel();
         let (cancel_sender, cancels) = channel();

@@ -1,0 +1,204 @@
+//! How many connections there may be over all pools and workers: a shared count, and those who wait for room.
+//!
+//! The count is exact: it is changed under a lock, when a connection is made or closed, never per query.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::pool::budget::{Account, Budget, Ceilings, Full};
+
+/// The connections that databases and users may have together.
+#[derive(Debug, Default)]
+pub struct Allowances {
+    state: Mutex<State>,
+    /// Whether anybody waits for room; looked at without the lock when a server comes to rest.
+    is_wanted: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    budget: Budget,
+    wants: Vec<Want>,
+    /// One of each worker.
+    bells: Vec<Arc<Notify>>,
+}
+
+/// Somebody found no room.
+#[derive(Clone, Debug)]
+struct Want {
+    account: Arc<Account>,
+    full: Full,
+    /// Rung when there is room.
+    bell: Arc<Notify>,
+    /// Somebody closes a connection for it already.
+    is_promised: bool,
+}
+
+/// A connection that counts; not any more when this is dropped.
+pub struct Allowance {
+    allowances: Arc<Allowances>,
+    account: Arc<Account>,
+}
+
+impl Allowances {
+    /// A worker takes part: its bell is rung when others need room.
+    pub fn join(&self, bell: Arc<Notify>) {
+        self.lock().bells.push(bell);
+    }
+
+    /// One more connection.
+    ///
+    /// # Errors
+    /// What has as many as it may.
+    pub fn take(
+        self: &Arc<Self>,
+        account: &Arc<Account>,
+        ceilings: Ceilings,
+    ) -> Result<Allowance, Full> {
+        self.lock().budget.take(account, ceilings)?;
+        Ok(Allowance {
+            allowances: Arc::clone(self),
+            account: Arc::clone(account),
+        })
+    }
+
+    /// There was no room for `account`: whoever can is to make some, and `bell` is rung when there is.
+    pub fn want(&self, account: &Arc<Account>, full: Full, bell: &Arc<Notify>) {
+        let mut state = self.lock();
+        state.wants.retain(|want| want.account != *account);
+        state.wants.push(Want {
+            account: Arc::clone(account),
+            full,
+            bell: Arc::clone(bell),
+            is_promised: false,
+        });
+        for other in &state.bells {
+            if !Arc::ptr_eq(other, bell) {
+                other.notify_one();
+            }
+        }
+        self.is_wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// It is not wanted any more.
+    pub fn unwant(&self, account: &Account) {
+        let mut state = self.lock();
+        state.wants.retain(|want| *want.account != *account);
+        self.is_wanted
+            .store(!state.wants.is_empty(), Ordering::Relaxed);
+    }
+
+    /// Who wants room that nobody makes yet.
+    pub fn wanted(&self) -> Vec<(Arc<Account>, Full)> {
+        if !self.is_wanted.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let state = self.lock();
+        let open = state.wants.iter().filter(|want| !want.is_promised);
+        open.map(|want| (Arc::clone(&want.account), want.full))
+            .collect()
+    }
+
+    /// Whether the caller is the one to close a connection of `own` for somebody else: then nobody else does.
+    pub fn promise(&self, own: &Account) -> bool {
+        if !self.is_wanted.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut state = self.lock();
+        let want = state.wants.iter_mut().find(|want| {
+            !want.is_promised
+                && *want.account != *own
+                && own.makes_room_for(&want.account, want.full)
+        });
+        want.is_some_and(|want| !std::mem::replace(&mut want.is_promised, true))
+    }
+
+    /// The connections of a database.
+    pub fn of_database(&self, name: &str) -> usize {
+        self.lock().budget.of_database(name)
+    }
+
+    /// The connections of a user.
+    pub fn of_user(&self, name: &str) -> usize {
+        self.lock().budget.of_user(name)
+    }
+
+    fn give_back(&self, account: &Account) {
+        let mut state = self.lock();
+        state.budget.give_back(account);
+        for want in &state.wants {
+            if account.makes_room_for(&want.account, want.full) {
+                want.bell.notify_one();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Allowance {
+    fn drop(&mut self) {
+        self.allowances.give_back(&self.account);
+    }
+}
+
+impl fmt::Debug for Allowance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Allowance").field(&self.account).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    fn account(user: &str) -> Arc<Account> {
+        Arc::new(Account {
+            database: "shop".into(),
+            user: user.into(),
+        })
+    }
+
+    const ONE: Ceilings = Ceilings {
+        database: NonZeroUsize::new(1),
+        user: None,
+    };
+
+    #[test]
+    fn a_connection_that_is_dropped_does_not_count() {
+        let allowances = Arc::new(Allowances::default());
+        let first = allowances.take(&account("ann"), ONE).unwrap();
+        assert_eq!(
+            allowances.take(&account("bob"), ONE).unwrap_err(),
+            Full::Database
+        );
+        assert_eq!(allowances.of_database("shop"), 1);
+        drop(first);
+        assert!(allowances.take(&account("bob"), ONE).is_ok());
+    }
+
+    #[test]
+    fn one_connection_is_closed_for_one_want() {
+        let allowances = Arc::new(Allowances::default());
+        let bell = Arc::new(Notify::new());
+        allowances.want(&account("bob"), Full::Database, &bell);
+        assert!(!allowances.promise(&account("bob")), "its own are in use");
+        assert!(allowances.promise(&account("ann")));
+        assert!(!allowances.promise(&account("cyd")));
+        assert!(allowances.wanted().is_empty());
+        allowances.want(&account("bob"), Full::Database, &bell);
+        assert!(
+            allowances.promise(&account("cyd")),
+            "somebody else was faster"
+        );
+        allowances.unwant(&account("bob"));
+        assert!(!allowances.promise(&account("ann")));
+    }
+}

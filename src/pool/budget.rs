@@ -1,0 +1,156 @@
+//! How many connections a database and a user may have together, over all their pools.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+
+/// Connections by database and by user. A pool belongs to one of each.
+#[derive(Debug, Default)]
+pub struct Budget {
+    databases: HashMap<Box<str>, usize>,
+    users: HashMap<Box<str>, usize>,
+}
+
+/// Whose connections are counted together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The database.
+    pub database: Box<str>,
+    /// The user.
+    pub user: Box<str>,
+}
+
+/// How many there may be; `None` is as many as there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ceilings {
+    /// For the database.
+    pub database: Option<NonZeroUsize>,
+    /// For the user.
+    pub user: Option<NonZeroUsize>,
+}
+
+/// As many are there as may be: of the database, or of the user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Full {
+    /// Of the database.
+    Database,
+    /// Of the user.
+    User,
+}
+
+impl Budget {
+    /// One more.
+    ///
+    /// # Errors
+    /// What has as many as it may; nothing is counted then.
+    pub fn take(&mut self, account: &Account, ceilings: Ceilings) -> Result<(), Full> {
+        let is_full = |count: usize, ceiling: Option<NonZeroUsize>| {
+            ceiling.is_some_and(|ceiling| count >= ceiling.get())
+        };
+        if is_full(self.of_database(&account.database), ceilings.database) {
+            return Err(Full::Database);
+        }
+        if is_full(self.of_user(&account.user), ceilings.user) {
+            return Err(Full::User);
+        }
+        for (counts, name) in [
+            (&mut self.databases, &account.database),
+            (&mut self.users, &account.user),
+        ] {
+            *counts.entry(name.clone()).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// One fewer.
+    pub fn give_back(&mut self, account: &Account) {
+        for (counts, name) in [
+            (&mut self.databases, &account.database),
+            (&mut self.users, &account.user),
+        ] {
+            match counts.get_mut(name) {
+                Some(count) if *count > 1 => *count -= 1,
+                Some(_) => drop(counts.remove(name)),
+                None => debug_assert!(false, "gave back what was not taken"),
+            }
+        }
+    }
+
+    /// How many a database has.
+    pub fn of_database(&self, name: &str) -> usize {
+        self.databases.get(name).copied().unwrap_or(0)
+    }
+
+    /// How many a user has.
+    pub fn of_user(&self, name: &str) -> usize {
+        self.users.get(name).copied().unwrap_or(0)
+    }
+}
+
+impl Account {
+    /// Whether giving back one of theirs makes room where `other` found none.
+    pub fn makes_room_for(&self, other: &Self, full: Full) -> bool {
+        match full {
+            Full::Database => self.database == other.database,
+            Full::User => self.user == other.user,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(database: &str, user: &str) -> Account {
+        Account {
+            database: database.into(),
+            user: user.into(),
+        }
+    }
+
+    const TWO: Ceilings = Ceilings {
+        database: NonZeroUsize::new(2),
+        user: NonZeroUsize::new(2),
+    };
+
+    #[test]
+    fn a_databases_pools_share_what_it_may_have() {
+        let mut budget = Budget::default();
+        assert_eq!(budget.take(&account("shop", "ann"), TWO), Ok(()));
+        assert_eq!(budget.take(&account("shop", "bob"), TWO), Ok(()));
+        assert_eq!(
+            budget.take(&account("shop", "cyd"), TWO),
+            Err(Full::Database)
+        );
+        budget.give_back(&account("shop", "ann"));
+        assert_eq!(budget.take(&account("shop", "cyd"), TWO), Ok(()));
+    }
+
+    #[test]
+    fn a_users_pools_share_what_the_user_may_have() {
+        let mut budget = Budget::default();
+        assert_eq!(budget.take(&account("shop", "ann"), TWO), Ok(()));
+        assert_eq!(budget.take(&account("wiki", "ann"), TWO), Ok(()));
+        assert_eq!(budget.take(&account("blog", "ann"), TWO), Err(Full::User));
+        assert_eq!(budget.of_database("blog"), 0);
+        assert_eq!(budget.of_user("ann"), 2);
+    }
+
+    #[test]
+    fn without_a_ceiling_it_only_counts() {
+        let mut budget = Budget::default();
+        for _ in 0..5 {
+            assert_eq!(
+                budget.take(&account("shop", "ann"), Ceilings::default()),
+                Ok(())
+            );
+        }
+        assert_eq!(budget.of_database("shop"), 5);
+    }
+
+    #[test]
+    fn room_is_made_within_the_database_or_the_user() {
+        let (ann, bob) = (account("shop", "ann"), account("shop", "bob"));
+        assert!(ann.makes_room_for(&bob, Full::Database));
+        assert!(!ann.makes_room_for(&bob, Full::User));
+    }
+}

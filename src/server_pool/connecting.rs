@@ -1,0 +1,183 @@
+//! Connections for a pool: whether there may be one, how it is made, and what becomes of it.
+
+use std::rc::Rc;
+
+use super::{Refusal, ServerPool};
+use crate::allowance::Allowance;
+use crate::auth::scram::{CachedKeys, Nonce};
+use crate::pool::budget::{Ceilings, Full};
+use crate::pool::{ConnectOutcome, Wanted};
+use crate::protocol::error_response::SqlState;
+use crate::server::{ConnectError, ServerConnection};
+use crate::session::server_login::ServerLoginError;
+use crate::telemetry::labels::{ConnectFailure, Limit, ServerClose};
+
+impl ServerPool {
+    /// A place for one more server, where the limits of its database and its user allow it. For clients another pool's server may
+    /// have to go.
+    pub(super) fn allowance(&self, wanted: Wanted) -> Option<Allowance> {
+        let allowances = &self.neighbours.allowances;
+        let ceilings = {
+            let settings = &self.terms.borrow().settings;
+            Ceilings {
+                database: settings.max_database_connections,
+                user: settings.max_user_connections,
+            }
+        };
+        loop {
+            let full = match allowances.take(&self.account, ceilings) {
+                Ok(allowance) => {
+                    self.unwant_room();
+                    return Some(allowance);
+                }
+                Err(full) => full,
+            };
+            if wanted == Wanted::ForMinimum {
+                return None;
+            }
+            if !self.neighbours.evict(&self.account, full) {
+                let limit = match full {
+                    Full::Database => Limit::DatabaseServers,
+                    Full::User => Limit::UserServers,
+                };
+                if !self.wants_room.replace(true) {
+                    self.neighbours.process.limits.of(limit).increase();
+                }
+                allowances.want(&self.account, full, &self.neighbours.bell);
+                return None;
+            }
+        }
+    }
+
+    /// Whether it has found no room for a server that it needs.
+    pub(super) fn wants_room(&self) -> bool {
+        self.wants_room.get()
+    }
+
+    pub(super) fn unwant_room(&self) {
+        if self.wants_room.replace(false) {
+            self.neighbours.allowances.unwant(&self.account);
+        }
+    }
+
+    pub(super) fn connect(self: &Rc<Self>, allowance: Allowance) {
+        let pool = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let keys = pool.scram_keys.borrow().clone();
+            let (terms, generation) = (pool.terms(), pool.generation.get());
+            let limit = terms.settings.server_connect_timeout;
+            let connecting = async {
+                let clock = pool.neighbours.clock;
+                let (mut server, keys) = ServerConnection::connect(
+                    &terms.target,
+                    keys,
+                    nonce(),
+                    &terms.settings.track_extra_parameters,
+                    clock,
+                )
+                .await?;
+                if let Some(query) = &terms.settings.connect_query {
+                    let reported = server.ask_reported(query.as_bytes()).await;
+                    server.on_reported(reported.map_err(|_| ConnectError::ConnectQuery)?);
+                }
+                Ok((server, keys))
+            };
+            match tokio::time::timeout(limit, connecting)
+                .await
+                .unwrap_or(Err(ConnectError::TimedOut))
+            {
+                Ok((mut server, keys)) => {
+                    server.generation = generation;
+                    server.allowance = Some(allowance);
+                    pool.on_connected(Box::new(server), keys);
+                }
+                Err(error) => {
+                    drop(allowance);
+                    pool.on_connect_failed(&error);
+                }
+            }
+        });
+    }
+
+    fn on_connected(self: &Rc<Self>, mut server: Box<ServerConnection>, keys: Option<CachedKeys>) {
+        if keys.is_some() {
+            *self.scram_keys.borrow_mut() = keys;
+        }
+        self.metrics.servers_opened.increase();
+        self.login_failure.take();
+        let terms = self.terms();
+        tracing::info!(
+            database = &*terms.identity.database,
+            user = &*terms.identity.user,
+            server_pid = server.process_id(),
+            "new connection to server",
+        );
+        let now = (self.neighbours.clock)();
+        if server.generation == self.generation.get() {
+            self.current.set(self.current.get() + 1);
+        }
+        let why = self.is_unwanted(&server, now).filter(|why| {
+            // Where servers are used once only, it is used that once.
+            *why != ServerClose::Lifetime
+        });
+        let why = why.or_else(|| (!self.is_to_rest(&mut server)).then_some(ServerClose::Lost));
+        match why {
+            Some(why) => {
+                self.pool.borrow_mut().on_connecting_given_up();
+                self.close(server, why);
+            }
+            None => {
+                let given = self.pool.borrow_mut().on_connected(server, now);
+                self.give(given);
+            }
+        }
+        self.advance(now);
+    }
+
+    fn on_connect_failed(self: &Rc<Self>, error: &ConnectError) {
+        // Keys that did not help are of no use next time.
+        self.scram_keys.borrow_mut().take();
+        let at = match error {
+            ConnectError::Unresolved(_) => ConnectFailure::Resolve,
+            ConnectError::Unreachable(_) => ConnectFailure::Connect,
+            ConnectError::TimedOut => ConnectFailure::Timeout,
+            ConnectError::Broken(_) | ConnectError::Login(_) | ConnectError::ConnectQuery => {
+                ConnectFailure::Login
+            }
+        };
+        self.metrics.server_connect_failures.of(at).increase();
+        let reason = error.reason();
+        let terms = self.terms();
+        tracing::warn!(
+            database = &*terms.identity.database,
+            user = &*terms.identity.user,
+            server = ?terms.target.address,
+            %error,
+            "server connection closing because: {reason}",
+        );
+        *self.login_failure.borrow_mut() = Some(reason.into());
+        let now = (self.neighbours.clock)();
+        let outcome = match error {
+            // It is starting up: that is over in a moment.
+            ConnectError::Login(ServerLoginError::Refused(refusal))
+                if refusal.code == Some(SqlState::CANNOT_CONNECT_NOW) =>
+            {
+                ConnectOutcome::Unreachable
+            }
+            ConnectError::Login(_) => ConnectOutcome::Refused,
+            _ => ConnectOutcome::Unreachable,
+        };
+        let turned_away = self.pool.borrow_mut().on_connect_failed(outcome, now);
+        let why = Rc::new(error.response());
+        for ticket in turned_away {
+            ticket.grant(Err(Refusal::NoServer(Rc::clone(&why))));
+        }
+        self.advance(now);
+    }
+}
+
+fn nonce() -> Nonce {
+    let mut nonce = Nonce::default();
+    getrandom::fill(&mut nonce).expect("the system has random bytes");
+    nonce
+}

@@ -1,0 +1,86 @@
+//! What an administrator may order of a pool.
+
+use std::rc::Rc;
+
+use super::{Refusal, ServerPool};
+use crate::telemetry::labels::ServerClose;
+
+impl ServerPool {
+    /// From now on nobody is given a server. Those that rest are closed now, the others when they come back.
+    pub fn pause(&self) {
+        let idle = self.pool.borrow_mut().pause();
+        for server in idle {
+            self.close(server, ServerClose::Paused);
+        }
+    }
+
+    /// Clients are given servers again.
+    pub fn resume(self: &Rc<Self>) {
+        self.pool.borrow_mut().resume();
+        self.advance((self.neighbours.clock)());
+    }
+
+    /// Whether nobody is given a server.
+    pub fn is_paused(&self) -> bool {
+        self.pool.borrow().is_paused()
+    }
+
+    /// Ready when no client has a server any more, or the pool is not paused any more.
+    pub async fn released(&self) {
+        loop {
+            let closed = self.on_closed.notified();
+            if self.pool.borrow().is_released() || !self.is_paused() {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    /// Replaces every server: those that rest are closed now, the others when they come back.
+    pub fn reconnect(self: &Rc<Self>) {
+        self.generation.set(self.generation.get() + 1);
+        self.current.set(0);
+        self.welcomes.borrow_mut().clear();
+        let idle = self.pool.borrow_mut().remove_idle(|_| true);
+        for server in idle {
+            self.close(server, ServerClose::Administrator);
+        }
+        self.advance((self.neighbours.clock)());
+    }
+
+    /// Ready when every server that was to be replaced is closed.
+    pub async fn all_replaced(&self) {
+        loop {
+            let closed = self.on_closed.notified();
+            if self.connected() <= self.current.get() {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    /// Its database is gone from the configuration: nobody gets a server any more, and resting clients are sent away.
+    pub fn remove(self: &Rc<Self>) {
+        self.is_removed.set(true);
+        self.reconnect();
+        self.turn_away_waiting();
+    }
+
+    /// Whether its database is gone from the configuration.
+    pub fn is_removed(&self) -> bool {
+        self.is_removed.get()
+    }
+
+    /// Those who wait are told that there is nothing to wait for.
+    pub(super) fn turn_away_waiting(&self) {
+        let waiting = self.pool.borrow_mut().remove_waiting();
+        for ticket in waiting {
+            ticket.grant(Err(Refusal::Removed));
+        }
+    }
+
+    fn connected(&self) -> usize {
+        let occupancy = self.pool.borrow().occupancy((self.neighbours.clock)());
+        occupancy.idle + occupancy.in_use + occupancy.checking
+    }
+}
