@@ -5,14 +5,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Console;
 use crate::admission::{AdmissionError, Admitted, Arrival, Gate};
 use crate::cancel;
-use crate::net::socket::{Socket, Stream};
+use crate::net::listener::Listener;
+use crate::net::socket::{Peer, Socket, Stream};
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::startup::StartupError;
 use crate::session::greeting::GreetingError;
@@ -60,7 +60,7 @@ impl Acceptor {
     }
 
     /// Accepts until `stop` is called for; those who are logging in then go on for themselves.
-    pub async fn run(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+    pub async fn run(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
         loop {
             let accepted = async {
                 let permit = Arc::clone(&self.arriving).acquire_owned().await;
@@ -71,13 +71,10 @@ impl Acceptor {
                 accepted = accepted => accepted,
             };
             match connection {
-                Ok((stream, _)) => {
-                    let Ok(stream) = stream.into_std() else {
-                        continue;
-                    };
+                Ok(stream) => {
                     let acceptor = Arc::clone(&self);
                     tokio::spawn(async move {
-                        acceptor.receive(Stream::Tcp(stream)).await;
+                        acceptor.receive(stream).await;
                         drop(permit);
                     });
                 }
@@ -91,7 +88,7 @@ impl Acceptor {
 
     async fn receive(&self, stream: Stream) {
         let accepted_at = clock();
-        let peer = stream.peer_address();
+        let peer = stream.peer();
         let Ok(socket) = stream.prepare().and_then(|()| Socket::new(stream)) else {
             // It has gone in the same moment.
             return;
@@ -107,7 +104,7 @@ impl Acceptor {
                 tracing::info!(
                     database = &*admitted.database,
                     user = &*admitted.user,
-                    peer = peer.map(tracing::field::display),
+                    %peer,
                     "login attempt: db={} user={} tls={}",
                     admitted.database,
                     admitted.user,
@@ -121,7 +118,7 @@ impl Acceptor {
                 tracing::info!(
                     database = "pgbouncer",
                     user = &*visitor.user,
-                    peer = peer.map(tracing::field::display),
+                    %peer,
                     "login attempt: db=pgbouncer user={} tls=no",
                     visitor.user
                 );
@@ -140,7 +137,7 @@ impl Acceptor {
                     .increase();
                 self.process.logged_in(LoginOutcome::Timeout, login_timeout);
                 tracing::info!(
-                    peer = peer.map(tracing::field::display),
+                    %peer,
                     "closing because: client_login_timeout"
                 );
             }
@@ -172,7 +169,7 @@ impl Acceptor {
         error: &AdmissionError,
         socket: Option<Socket>,
         accepted_at: std::time::Instant,
-        peer: Option<std::net::SocketAddr>,
+        peer: Peer,
     ) {
         let elapsed = clock().saturating_duration_since(accepted_at);
         let (outcome, rejection) = match error {
@@ -210,7 +207,7 @@ impl Acceptor {
         if let Some(rejection) = rejection {
             self.process.clients_rejected.of(rejection).increase();
             tracing::info!(
-                peer = peer.map(tracing::field::display),
+                %peer,
                 "closing because: {error}"
             );
         }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -16,7 +15,7 @@ use crate::auth::scram::{DEFAULT_ITERATIONS, MockSecret, Nonce, SALT_LENGTH, Scr
 use crate::auth::verifier::Verifier;
 use crate::config::choices::AuthMethod;
 use crate::config::{CONSOLE_NAMES, Config, ConsoleRole};
-use crate::net::socket::{Detached, Socket};
+use crate::net::socket::{Detached, Peer, Socket};
 use crate::net::tls_session::TlsSession;
 use crate::pool::budget::{Account, Ceilings, Full};
 use crate::protocol::cancel_key::CancelKey;
@@ -40,8 +39,8 @@ const CONSOLE_USER: &str = "pgbouncer";
 pub struct Admitted {
     /// Its connection, of no runtime.
     pub socket: Detached,
-    /// Where it is.
-    pub peer: Option<SocketAddr>,
+    /// Where it is, or who.
+    pub peer: Peer,
     /// How the connection is encrypted, if it is: `TLSv1.3/TLS_AES_256_GCM_SHA384/ECDH=X25519`.
     pub encryption: Option<Box<str>>,
     /// Who it is.
@@ -250,7 +249,7 @@ impl Gate {
                 place,
             }) => {
                 let socket = entrance.socket;
-                let peer = socket.stream().peer_address();
+                let peer = socket.stream().peer();
                 let encryption = socket.tls().and_then(TlsSession::description);
                 let StartupMessage {
                     user,

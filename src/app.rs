@@ -18,8 +18,9 @@ use crate::admission::Gate;
 use crate::allowance::Allowances;
 use crate::cancel::MAX_WORKERS;
 use crate::config::choices::{Compression, LogFormat, LogLevel, WorkerCount};
-use crate::config::{Config, Otlp};
+use crate::config::{Config, Listen, Otlp};
 use crate::http::{self, Readiness, Told};
+use crate::net::listener::Listener;
 use crate::reload::{self, Reloader, Source};
 use crate::session::tally::ANNOTATION_OUTCOMES;
 use crate::shard::clock;
@@ -37,7 +38,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 /// A running proxy.
 #[derive(Debug)]
 pub struct App {
-    listen_address: SocketAddr,
+    listen_address: Option<SocketAddr>,
     http_address: Option<SocketAddr>,
     acceptor: Arc<Acceptor>,
     telemetry: Telemetry,
@@ -53,12 +54,12 @@ pub struct App {
 #[derive(Debug, Error)]
 pub enum StartError {
     /// An address can't be listened on.
-    #[error("{table}.address: cannot listen on {address}: {error}")]
+    #[error("{key}: cannot listen on {place}: {error}")]
     Listen {
-        /// Which table of the configuration names it.
-        table: &'static str,
-        /// The address.
-        address: SocketAddr,
+        /// Which key of the configuration names it.
+        key: &'static str,
+        /// The address, or the unix socket's path.
+        place: String,
         /// Why.
         error: io::Error,
     },
@@ -83,13 +84,9 @@ impl App {
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let process = Arc::clone(&registry.process);
-        let listener = listen(config.listen.address, config.listen.backlog, "listen")?;
-        let listen_address = listener.local_addr().unwrap_or(config.listen.address);
-        let http = config
-            .http
-            .address
-            .map(|address| listen(address, HTTP_BACKLOG, "http"))
-            .transpose()?;
+        let listeners = listen(&config.listen)?;
+        let listen_address = listeners.iter().find_map(Listener::address);
+        let http = config.http.address.map(listen_http).transpose()?;
         let http_address = http.as_ref().and_then(|http| http.local_addr().ok());
 
         let otlp = otlp_settings(&config.otlp);
@@ -130,7 +127,9 @@ impl App {
         let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
         let readiness = Arc::new(Readiness::default());
-        tasks.spawn(Arc::clone(&acceptor).run(listener, stop_accepting.clone()));
+        for listener in listeners {
+            tasks.spawn(Arc::clone(&acceptor).run(listener, stop_accepting.clone()));
+        }
         if let Some(http) = http {
             let told = Told {
                 registry,
@@ -153,8 +152,8 @@ impl App {
         })
     }
 
-    /// Where clients connect.
-    pub fn listen_address(&self) -> SocketAddr {
+    /// Where clients connect over TCP, if they can; the first address of several.
+    pub fn listen_address(&self) -> Option<SocketAddr> {
         self.listen_address
     }
 
@@ -254,7 +253,7 @@ async fn serve(config: Config, source: Source, registry: Arc<Registry>, lines: L
         }
     };
     tracing::info!(
-        listen = %app.listen_address,
+        listen = app.listen_address.map(tracing::field::display),
         http = app.http_address.map(tracing::field::display),
         version = env!("CARGO_PKG_VERSION"),
         "process up"
@@ -336,11 +335,46 @@ fn failed(error: &StartError) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn listen(
-    address: SocketAddr,
-    backlog: u32,
-    table: &'static str,
-) -> Result<TcpListener, StartError> {
+/// Listens wherever clients may connect. Of several addresses some may fail (a machine without IPv6), but not all.
+fn listen(settings: &Listen) -> Result<Vec<Listener>, StartError> {
+    let mut listeners = Vec::new();
+    let mut failed = None;
+    for &address in &settings.addresses {
+        let failure = |error| StartError::Listen {
+            key: "listen.address",
+            place: address.to_string(),
+            error,
+        };
+        match Listener::tcp(address, settings.backlog, settings.reuse_port).map_err(failure) {
+            Ok(listener) => {
+                let address = listener.address().unwrap_or(address);
+                tracing::info!("listening on {address}");
+                listeners.push(listener);
+            }
+            Err(error) => {
+                tracing::warn!("{error}");
+                failed = Some(error);
+            }
+        }
+    }
+    if let Some(error) = failed.filter(|_| listeners.is_empty()) {
+        return Err(error);
+    }
+    if let Some(place) = &settings.unix_socket {
+        let path = place.path();
+        let listener =
+            Listener::unix(place, settings.backlog).map_err(|error| StartError::Listen {
+                key: "listen.unix_socket_dir",
+                place: path.display().to_string(),
+                error,
+            })?;
+        tracing::info!("listening on unix:{}", path.display());
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn listen_http(address: SocketAddr) -> Result<TcpListener, StartError> {
     let listen = || {
         let socket = if address.is_ipv4() {
             TcpSocket::new_v4()
@@ -349,11 +383,11 @@ fn listen(
         }?;
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        socket.listen(backlog)
+        socket.listen(HTTP_BACKLOG)
     };
     listen().map_err(|error| StartError::Listen {
-        table,
-        address,
+        key: "http.address",
+        place: address.to_string(),
         error,
     })
 }

@@ -114,7 +114,9 @@ fn keep_until_restart(current: &Config, next: &mut Config) -> Vec<&'static str> 
             }
         };
     }
-    keep!(listen.address);
+    keep!(listen.addresses);
+    keep!(listen.unix_socket);
+    keep!(listen.reuse_port);
     keep!(listen.backlog);
     keep!(http.address);
     keep!(workers.count);

@@ -266,7 +266,7 @@ impl Proxy {
             .block_on(App::start(checked.config, again, registry, lines))
             .unwrap();
         Self {
-            address: app.listen_address(),
+            address: app.listen_address().unwrap(),
             _runtime: runtime,
             _app: app,
         }

@@ -29,8 +29,8 @@ fn written_values_replace_the_defaults() {
         "#,
     );
     assert_eq!(
-        config.listen.address,
-        "[::1]:7000".parse::<SocketAddr>().unwrap()
+        config.listen.addresses,
+        ["[::1]:7000".parse::<SocketAddr>().unwrap()]
     );
     assert_eq!(config.listen.max_client_connections.get(), 5);
     assert_eq!(config.listen.login_timeout, Duration::from_secs(60));
@@ -59,6 +59,39 @@ fn an_admin_of_the_console_may_do_what_others_may_only_ask_about() {
     assert_eq!(role("both"), Some(ConsoleRole::Admin));
     assert_eq!(role("watch"), Some(ConsoleRole::Stats));
     assert_eq!(role("ann"), None);
+}
+
+#[test]
+fn clients_may_connect_to_several_addresses_and_to_a_unix_socket() {
+    let listen = good(
+        r#"listen = { address = ["127.0.0.1:7000", "[::1]:7000"], unix_socket_dir = "/run/pgspan" }"#,
+    )
+    .listen;
+    assert_eq!(listen.addresses.len(), 2);
+    let socket = listen.unix_socket.unwrap();
+    assert_eq!(socket.path(), Path::new("/run/pgspan/.s.PGSQL.7000"));
+    assert_eq!((socket.mode, socket.group), (0o777, None));
+
+    let listen = good(
+        r#"listen = { address = "", unix_socket_dir = "@pool", unix_socket_port = 7, unix_socket_mode = "0770",
+           unix_socket_group = "dba" }"#,
+    )
+    .listen;
+    assert_eq!(listen.addresses, []);
+    let socket = listen.unix_socket.unwrap();
+    assert!(socket.is_abstract());
+    assert_eq!(socket.path(), Path::new("@pool/.s.PGSQL.7"));
+    assert_eq!((socket.mode, socket.group), (0o770, Some("dba".into())));
+
+    assert_eq!(
+        wrong("listen.address = []"),
+        "config.toml:1:18: `address` in [listen]: clients can connect nowhere: give an address or `unix_socket_dir`"
+    );
+    assert_eq!(
+        wrong("listen.unix_socket_dir = \"run\""),
+        "config.toml:1:26: `unix_socket_dir` in [listen]: expected a folder's whole path, or @ and a name for an \
+         abstract socket"
+    );
 }
 
 #[test]
@@ -224,7 +257,7 @@ fn a_value_of_the_wrong_type_or_range_is_told_what_is_expected() {
     assert_eq!(
         wrong("listen.address = \"localhost\""),
         "config.toml:1:18: `address` in [listen]: expected an IP address and a port such as \
-         \"127.0.0.1:6432\", \"0.0.0.0:6432\" or \"[::]:6432\", found \"localhost\""
+         \"127.0.0.1:6432\", \"0.0.0.0:6432\" or \"[::]:6432\", or a list of them, found \"localhost\""
     );
     assert_eq!(
         wrong("databases.app.port = 70_000"),

@@ -154,13 +154,15 @@ const SETTINGS: &[Setting] = &[
     unset("ignore_startup_parameters", Some(""), true),
     unset("job_name", Some("pgbouncer"), false),
     fixed("listen_addr", "", |config| {
-        config.listen.address.ip().to_string()
+        let addresses = config.listen.addresses.iter();
+        let texts: Vec<_> = addresses.map(|it| it.ip().to_string()).collect();
+        texts.join(",")
     }),
     fixed("listen_backlog", "128", |config| {
         config.listen.backlog.to_string()
     }),
     fixed("listen_port", "6432", |config| {
-        config.listen.address.port().to_string()
+        config.listen.port().to_string()
     }),
     unset("log_connections", Some("1"), true),
     unset("log_disconnections", Some("1"), true),

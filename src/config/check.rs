@@ -20,8 +20,9 @@ impl Config {
     }
 
     fn check_addresses(&self, findings: &mut Findings) {
-        let listen = self.listen.address;
-        if self.http.address.is_some_and(|http| overlap(http, listen)) {
+        let listen = &self.listen.addresses;
+        let taken = |http: SocketAddr| listen.iter().find(|listen| overlap(http, **listen));
+        if let Some(listen) = self.http.address.and_then(taken) {
             let message = format!("clients connect to {listen} already, see [listen]");
             findings.error(&["http", "address"], message);
         }
@@ -34,9 +35,13 @@ impl Config {
                 host => host.parse().ok(),
             };
             // An unspecified address stands for those of all interfaces; of these only loopback is known here.
-            let leads_here =
-                |ip: IpAddr| ip == listen.ip() || ip.is_loopback() && listen.ip().is_unspecified();
-            if database.port == listen.port() && ip.is_some_and(leads_here) {
+            let leads_here = |ip: IpAddr| {
+                listen.iter().any(|listen| {
+                    database.port == listen.port()
+                        && (ip == listen.ip() || ip.is_loopback() && listen.ip().is_unspecified())
+                })
+            };
+            if ip.is_some_and(leads_here) {
                 let message = format!("{host}:{} is where pgspan itself listens", database.port);
                 findings.error(&["databases", name, "host"], message);
             }
@@ -102,10 +107,10 @@ impl Config {
 
     /// What is harmless on one machine only.
     fn check_exposure(&self, findings: &mut Findings) {
-        let address = self.listen.address;
-        if address.ip().is_loopback() {
+        let exposed = self.listen.addresses.iter();
+        let Some(address) = exposed.copied().find(|address| !address.ip().is_loopback()) else {
             return;
-        }
+        };
         let method = ["auth", "method"];
         match self.auth.method {
             AuthMethod::ScramSha256 => {}

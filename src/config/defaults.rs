@@ -17,6 +17,9 @@ const fn count(number: usize) -> NonZeroUsize {
     NonZeroUsize::new(number).expect("not zero")
 }
 
+/// PgBouncer's port.
+pub(super) const DEFAULT_PORT: u16 = 6432;
+
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
@@ -24,7 +27,9 @@ const fn loopback(port: u16) -> SocketAddr {
 impl Default for Listen {
     fn default() -> Self {
         Self {
-            address: loopback(6432),
+            addresses: vec![loopback(DEFAULT_PORT)],
+            reuse_port: false,
+            unix_socket: None,
             max_client_connections: count(1000),
             login_timeout: Duration::from_secs(60),
             backlog: 128,

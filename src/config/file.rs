@@ -10,8 +10,8 @@ use super::choices::{
 };
 use super::pool::PoolOverrides;
 use super::units::{
-    Address, Backlog, Count, Number, OptionalAddress, Port, PositiveTime, SecretText, Size, Time,
-    TimeLimit, Workers,
+    Addresses, Backlog, Count, Mode, Number, OptionalAddress, Port, PositiveTime, SecretText, Size,
+    Time, TimeLimit, Workers,
 };
 
 /// The whole file.
@@ -37,7 +37,12 @@ pub(super) struct ConfigFile {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub(super) struct ListenTable {
-    pub(super) address: Option<Address>,
+    pub(super) address: Option<Addresses>,
+    pub(super) reuse_port: Option<bool>,
+    pub(super) unix_socket_dir: Option<Box<str>>,
+    pub(super) unix_socket_port: Option<Port>,
+    pub(super) unix_socket_mode: Option<Mode>,
+    pub(super) unix_socket_group: Option<Box<str>>,
     pub(super) max_client_connections: Option<Count>,
     pub(super) login_timeout: Option<PositiveTime>,
     pub(super) backlog: Option<Backlog>,

@@ -77,14 +77,54 @@ pub struct Config {
 /// `[listen]`: where clients connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// The address; with port 0 the system chooses one.
-    pub address: SocketAddr,
+    /// The TCP addresses; with port 0 the system chooses one.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether other processes may listen on the same addresses, and the kernel deals connections among all.
+    pub reuse_port: bool,
+    /// The unix socket, if there is to be one.
+    pub unix_socket: Option<UnixSocket>,
     /// The most clients at a time; the next one is refused.
     pub max_client_connections: NonZeroUsize,
     /// How long a client may take to log in.
     pub login_timeout: Duration,
     /// The length of the kernel's queue of connections not yet accepted, 1 to 2³¹-1.
     pub backlog: u32,
+}
+
+impl Listen {
+    /// The port of the first address, or the one in the unix socket's name.
+    pub fn port(&self) -> u16 {
+        match (self.addresses.first(), &self.unix_socket) {
+            (Some(address), _) => address.port(),
+            (None, Some(socket)) => socket.port,
+            (None, None) => 0,
+        }
+    }
+}
+
+/// The unix socket that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnixSocket {
+    /// The folder that it is in; an abstract one begins with `@`.
+    pub folder: Box<str>,
+    /// The number in its name: `.s.PGSQL.<port>`.
+    pub port: u16,
+    /// Who may connect: the bits of its mode.
+    pub mode: u32,
+    /// The group that it belongs to; `None`: the process's.
+    pub group: Option<Box<str>>,
+}
+
+impl UnixSocket {
+    /// Its path; an abstract one's is its name.
+    pub fn path(&self) -> PathBuf {
+        format!("{}/.s.PGSQL.{}", self.folder, self.port).into()
+    }
+
+    /// Whether it is a name only, and no file.
+    pub fn is_abstract(&self) -> bool {
+        self.folder.starts_with('@')
+    }
 }
 
 /// `[http]`: metrics, health and traces.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::defaults::DEFAULT_PORT;
 use super::file::{
     AnnotationTable, ConfigFile, DatabaseTable, ListenTable, SlowQueryTable, TraceTable, UserTable,
 };
@@ -13,7 +15,7 @@ use super::secret::Secret;
 use super::units::SecretText;
 use super::{
     Annotation, Auth, Config, Console, Database, Drain, Host, Http, Listen, Log, Otlp,
-    PasswordFile, SlowQuery, Trace, User, Workers,
+    PasswordFile, SlowQuery, Trace, UnixSocket, User, Workers,
 };
 
 /// What a configuration may ask of the outside.
@@ -52,7 +54,7 @@ impl Config {
             })
             .collect();
         Self {
-            listen: resolve_listen(file.listen, default.listen),
+            listen: resolve_listen(file.listen, default.listen, findings),
             http: Http {
                 address: file.http.address.map_or(default.http.address, |it| it.0),
             },
@@ -84,9 +86,34 @@ impl Config {
     }
 }
 
-fn resolve_listen(table: ListenTable, default: Listen) -> Listen {
+fn resolve_listen(table: ListenTable, default: Listen, findings: &mut Findings) -> Listen {
+    let addresses = table.address.map_or(default.addresses, |it| it.0);
+    let unix_socket = table
+        .unix_socket_dir
+        .filter(|folder| !folder.is_empty())
+        .map(|folder| {
+            if !folder.starts_with(['/', '@']) {
+                let message =
+                    "expected a folder's whole path, or @ and a name for an abstract socket";
+                findings.error(&["listen", "unix_socket_dir"], message);
+            }
+            let first = addresses.first().map(SocketAddr::port);
+            let usual = first.filter(|port| *port != 0).unwrap_or(DEFAULT_PORT);
+            UnixSocket {
+                folder,
+                port: table.unix_socket_port.map_or(usual, |it| it.0),
+                mode: table.unix_socket_mode.map_or(0o777, |it| it.0),
+                group: table.unix_socket_group.filter(|group| !group.is_empty()),
+            }
+        });
+    if addresses.is_empty() && unix_socket.is_none() {
+        let message = "clients can connect nowhere: give an address or `unix_socket_dir`";
+        findings.error(&["listen", "address"], message);
+    }
     Listen {
-        address: table.address.map_or(default.address, |it| it.0),
+        addresses,
+        reuse_port: table.reuse_port.unwrap_or(default.reuse_port),
+        unix_socket,
         max_client_connections: table
             .max_client_connections
             .map_or(default.max_client_connections, |it| it.0),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
 
 use super::choices::WorkerCount;
 use super::secret::Secret;
@@ -98,11 +98,15 @@ written!(
     number: Some(|number| u32::try_from(number).ok().filter(|length| (1..=0x7fff_ffff).contains(length)))
 );
 
+/// Addresses to listen on: one, a list, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Addresses(pub(super) Vec<SocketAddr>);
+
 written!(
-    /// An address to listen on.
-    Address(SocketAddr),
-    "an IP address and a port such as \"127.0.0.1:6432\", \"0.0.0.0:6432\" or \"[::]:6432\"",
-    text: Some(|text| text.parse().ok()),
+    /// The mode of a file.
+    Mode(u32),
+    "the mode of a file such as \"0777\" or \"0770\"",
+    text: Some(|text| u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777)),
     number: None
 );
 
@@ -129,6 +133,42 @@ written!(
     text: Some(|text| Some(Secret::new(text))),
     number: None
 );
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AddressesVisitor).map(Self)
+    }
+}
+
+struct AddressesVisitor;
+
+impl<'de> Visitor<'de> for AddressesVisitor {
+    type Value = Vec<SocketAddr>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "an IP address and a port such as \"127.0.0.1:6432\", \"0.0.0.0:6432\" or \"[::]:6432\", or a list of them",
+        )
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        match text {
+            "" => Ok(Vec::new()),
+            _ => text
+                .parse()
+                .map(|address| vec![address])
+                .map_err(|_| E::invalid_value(Unexpected::Str(text), &self)),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut addresses = Vec::new();
+        while let Some(Addresses(one)) = items.next_element()? {
+            addresses.extend(one);
+        }
+        Ok(addresses)
+    }
+}
 
 /// No duration is longer: clocks can add it to any point in time.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

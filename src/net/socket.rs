@@ -48,6 +48,37 @@ pub struct Detached {
     tls: Option<Box<TlsSession>>,
 }
 
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Over TCP: where it is.
+    Tcp(SocketAddr),
+    /// Over a unix socket: which process of which user.
+    Unix {
+        /// The process; `None` where it is of another namespace.
+        process: Option<i32>,
+        /// The user.
+        user: u32,
+    },
+    /// It has gone already.
+    Gone,
+}
+
+impl fmt::Display for Peer {
+    /// As PgBouncer writes it, but without the port of a unix socket.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix {
+                process: Some(process),
+                ..
+            } => write!(f, "unix({process})"),
+            Self::Unix { process: None, .. } => f.write_str("unix"),
+            Self::Gone => f.write_str("(gone)"),
+        }
+    }
+}
+
 /// How a TCP connection is kept alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
@@ -101,11 +132,18 @@ impl Stream {
         }
     }
 
-    /// The peer's address, where it has one.
-    pub fn peer_address(&self) -> Option<SocketAddr> {
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer {
         match self {
-            Self::Tcp(stream) => stream.peer_addr().ok(),
-            Self::Unix(_) => None,
+            Self::Tcp(stream) => stream.peer_addr().map_or(Peer::Gone, Peer::Tcp),
+            Self::Unix(stream) => match rustix::net::sockopt::socket_peercred(stream) {
+                Ok(credentials) => Peer::Unix {
+                    process: Some(credentials.pid.as_raw_nonzero().get())
+                        .filter(|process| *process > 0),
+                    user: credentials.uid.as_raw(),
+                },
+                Err(_) => Peer::Gone,
+            },
         }
     }
 

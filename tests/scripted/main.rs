@@ -6,6 +6,7 @@
 mod support;
 
 mod limits;
+mod listening;
 mod losses;
 mod proxying;
 mod reload;
