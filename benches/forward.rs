@@ -62,6 +62,7 @@ impl Pair {
                     max_query_bytes: 1 << 20,
                 },
                 max_prepared_statements: 200,
+                unnamed_statements: pgspan::config::choices::UnnamedStatements::Pass,
             },
             bench: Workbench::new(),
             requests: Forwarder::new(),

@@ -190,7 +190,6 @@ impl Acceptor {
             AdmissionError::Full => (LoginOutcome::Refused, Some(Rejection::ClientLimit)),
             AdmissionError::DatabaseFull => (LoginOutcome::Refused, Some(Rejection::DatabaseLimit)),
             AdmissionError::UserFull => (LoginOutcome::Refused, Some(Rejection::UserLimit)),
-            AdmissionError::Replication => (LoginOutcome::Refused, Some(Rejection::Violation)),
         };
         self.process.logged_in(outcome, elapsed);
         match error {

@@ -49,6 +49,8 @@ pub struct Admitted {
     pub database: Box<str>,
     /// What it wants set, in the order sent.
     pub parameters: Vec<Parameter>,
+    /// Whether it is for replication.
+    pub replication: Replication,
     /// What is spoken with it.
     pub version: ProtocolVersion,
     /// What it sent ahead.
@@ -143,9 +145,6 @@ pub enum AdmissionError {
     /// It may not use the console. The text is PgBouncer's.
     #[error("not allowed")]
     NotAllowed,
-    /// It is a connection for replication.
-    #[error("replication connections are not supported")]
-    Replication,
 }
 
 impl AdmissionError {
@@ -162,7 +161,6 @@ impl AdmissionError {
             Self::UnknownUser(_) => Some(self.fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION)),
             Self::UnknownDatabase(_) => Some(self.fatal(SqlState::INVALID_CATALOG_NAME)),
             Self::NotAllowed => Some(self.fatal(SqlState::PROTOCOL_VIOLATION)),
-            Self::Replication => Some(self.fatal(SqlState::FEATURE_NOT_SUPPORTED)),
         }
     }
 
@@ -255,6 +253,7 @@ impl Gate {
                     user,
                     database,
                     parameters,
+                    replication,
                     ..
                 } = message;
                 Ok(Arrival::Client(Box::new(Admitted {
@@ -264,6 +263,7 @@ impl Gate {
                     user: text(&user),
                     database: text(&database),
                     parameters,
+                    replication,
                     version,
                     // Hardly anybody sends anything ahead; those who don't need not keep the buffer.
                     ahead: entrance.input.to_vec(),
@@ -323,9 +323,6 @@ impl Gate {
             entrance.flush().await?;
             return Ok(Admission::Console(user, role));
         };
-        if message.replication != Replication::None {
-            return Err(AdmissionError::Replication);
-        }
         if !str::from_utf8(&message.database)
             .is_ok_and(|name| rules.config.database(name).is_some())
         {

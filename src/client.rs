@@ -1,11 +1,13 @@
 //! A client's life on its worker: it is welcomed, served, and seen off.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
 use crate::admission::{Admitted, Place};
+use crate::config::choices::PoolMode;
 use crate::link::{Link, Parting};
 use crate::net::lane::Lane;
 use crate::net::socket::Socket;
@@ -13,7 +15,8 @@ use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::outbound::Outbound;
-use crate::protocol::startup::Parameter;
+use crate::protocol::startup::{Parameter, Replication};
+use crate::server::ServerConnection;
 use crate::server_pool::{Refusal, ServerPool};
 use crate::session::client_session::ClientSession;
 use crate::session::startup_settings::{StartupSettings, clean_application_name};
@@ -52,6 +55,15 @@ struct Guest {
     presence: Presence,
 }
 
+/// What a client needs to be served.
+struct Prepared {
+    pool: Rc<ServerPool>,
+    session: ClientSession,
+    card: Rc<SessionCard>,
+    /// The server that is for this client alone.
+    server: Option<Box<ServerConnection>>,
+}
+
 /// A client that counts as there; not any more when this is dropped.
 struct Presence {
     shard: Rc<Shard>,
@@ -86,6 +98,7 @@ async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
         user,
         database,
         parameters,
+        replication,
         version,
         ahead,
         accepted_at,
@@ -102,13 +115,19 @@ async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
         &key,
         &user,
         &parameters,
+        replication,
         version.has_long_cancel_keys(),
         &mut out,
     )
     .await;
     let elapsed = shard.now().saturating_duration_since(accepted_at);
     match outcome {
-        Ok((pool, session, card)) => {
+        Ok(Prepared {
+            pool,
+            session,
+            card,
+            server,
+        }) => {
             let presence =
                 Presence::new(Rc::clone(shard), Rc::clone(&card), Rc::clone(&pool), place);
             if lane.send(&mut out, &[]).is_err() {
@@ -116,7 +135,10 @@ async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
                 return None;
             }
             process.logged_in(LoginOutcome::Completed, elapsed);
-            let link = Link::new(Rc::clone(shard), pool, card, lane, session, ahead);
+            let mut link = Link::new(Rc::clone(shard), pool, card, lane, session, ahead);
+            if let Some(server) = server {
+                link.keep(server);
+            }
             Some(Guest {
                 link: Box::new(link),
                 presence,
@@ -148,9 +170,10 @@ async fn prepare(
     key: &PoolKey,
     user: &str,
     parameters: &[Parameter],
+    replication: Replication,
     has_long_cancel_key: bool,
     out: &mut Outbound,
-) -> Result<(Rc<ServerPool>, ClientSession, Rc<SessionCard>), ErrorResponse> {
+) -> Result<Prepared, ErrorResponse> {
     /// What protocol 3.2 allows and PostgreSQL 18 uses, and what older versions of the protocol have room for.
     const SECRET_LENS: [usize; 2] = [32, 4];
     if shard.is_draining() {
@@ -176,6 +199,32 @@ async fn prepare(
         parameters,
         warnings,
     } = SessionTrace::at_startup(trace_policy, parameters);
+    let [long, short] = SECRET_LENS;
+    let secret_len = if has_long_cancel_key { long } else { short };
+    if replication != Replication::None {
+        let owned =
+            |(name, value): &(&[u8], Cow<'_, [u8]>)| (Box::from(*name), Box::from(&**value));
+        let parameters = parameters.iter().map(owned).collect();
+        let server = pool.dedicated(parameters, replication).await?;
+        let card = shard.new_card(secret_len);
+        out.write(|out| {
+            for (name, value) in &server.reported {
+                encode::parameter_status(out, name, value);
+            }
+            encode::backend_key_data(out, &card.cancel_key);
+            encode::ready_for_query(out, TransactionStatus::Idle);
+        });
+        let wanted = Rc::clone(&server.session.parameters);
+        let mut session =
+            ClientSession::new(PoolMode::Session, trace, wanted, server.version_number());
+        session.is_replication = true;
+        return Ok(Prepared {
+            pool,
+            session,
+            card,
+            server: Some(server),
+        });
+    }
     let StartupSettings {
         settings,
         application_name,
@@ -192,8 +241,6 @@ async fn prepare(
         set.insert(b"application_name", name);
         wanted = pool.shared(set);
     }
-    let [long, short] = SECRET_LENS;
-    let secret_len = if has_long_cancel_key { long } else { short };
     let card = shard.new_card(secret_len);
     out.write(|out| {
         warnings.iter().for_each(|warning| warning.encode(out));
@@ -209,6 +256,8 @@ async fn prepare(
     });
     let mut session =
         ClientSession::new(terms.settings.mode, trace, wanted, welcome.server_version);
+    session.session_state = terms.settings.session_state;
+    session.listen = terms.settings.listen_in_transaction_mode;
     let names = settings.iter().map(|(name, _)| name);
     session.set_own(
         names.chain(
@@ -217,7 +266,12 @@ async fn prepare(
                 .then_some(&b"application_name"[..]),
         ),
     );
-    Ok((pool, session, card))
+    Ok(Prepared {
+        pool,
+        session,
+        card,
+        server: None,
+    })
 }
 
 /// PgBouncer's words, which people search their logs for.

@@ -10,14 +10,14 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::cancel;
-use crate::config::choices::PoolMode;
+use crate::config::choices::{PoolMode, SessionState};
 use crate::net::lane::Lane;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::forwarder::Forwarder;
 use crate::protocol::outbound::Outbound;
 use crate::scratch::Scratch;
 use crate::server::ServerConnection;
-use crate::server_pool::{Asked, Refusal, ServerPool, Ticket, lost_server};
+use crate::server_pool::{Asked, Pin, Refusal, ServerPool, Ticket, lost_server};
 use crate::session::client_session::ClientSession;
 use crate::session::exchange::Received;
 use crate::session::replies::Replies;
@@ -50,6 +50,8 @@ pub struct Link {
     /// Its place in the queue.
     ticket: Option<Rc<Ticket>>,
     server: Option<Box<ServerConnection>>,
+    /// It stays with the client, for what the client has left there.
+    pin: Option<Pin>,
     /// The server must be made what the client expects, ahead of the next message.
     is_newly_linked: bool,
     /// When that was.
@@ -125,6 +127,7 @@ impl Link {
             pause: None,
             ticket: None,
             server: None,
+            pin: None,
             is_newly_linked: false,
             linked_at,
             still_since: None,
@@ -435,6 +438,13 @@ impl Link {
         self.linked_at = now;
     }
 
+    /// The client has this server from the beginning, set as it shall be.
+    pub fn keep(&mut self, server: Box<ServerConnection>) {
+        let now = self.shard.now();
+        self.link(server, now);
+        self.is_newly_linked = false;
+    }
+
     /// Shows telemetry the queries whose replies have reached the client.
     fn observe(&mut self, now: Instant) {
         if let Some(server) = &mut self.server
@@ -465,13 +475,13 @@ impl Link {
             && !self.requests.is_mid_message()
             && self.client.is_drained()
             && self.server.as_ref().is_some_and(|server| {
-                !server.session.has_belongings
+                !server.session.stays()
                     && server.session.is_releasable()
                     && server.replies.is_at_boundary()
                     && server.lane.is_drained()
             });
         if !is_done {
-            return Ok(());
+            return self.keep_pin();
         }
         let Some(mut server) = self.server.take() else {
             return Ok(());
@@ -483,7 +493,7 @@ impl Link {
             ..
         } = &mut *shard.scratch();
         let mut asks = false;
-        to_server.write(|out| asks = server.session.ask_for_unknown(out));
+        to_server.write(|out| asks = server.session.ask_before_release(out));
         if asks {
             // It goes back when it has answered; until then the client has it to itself.
             self.server = Some(server);
@@ -493,7 +503,29 @@ impl Link {
         self.pool.metrics.transactions.increase();
         let linked_for = now.saturating_duration_since(self.linked_at);
         self.pool.metrics.transaction_time.add_time(linked_for);
-        self.pool.release(server, now);
+        self.pin = None;
+        match self.session.session_state {
+            SessionState::Track | SessionState::Leak => self.pool.release(server, now),
+            SessionState::Reset => self.pool.release_to_reset(server),
+        }
+        Ok(())
+    }
+
+    /// Counts the server among those that stay with their client, while it does between transactions.
+    fn keep_pin(&mut self) -> Result<(), Parting> {
+        let server = self.server.as_ref().map(|server| &server.session);
+        let stays = server.is_some_and(|server| server.stays());
+        if stays == self.pin.is_some() || self.session.mode == PoolMode::Session {
+            return Ok(());
+        }
+        if !stays {
+            // Whether it does is being asked.
+            return Ok(());
+        }
+        if server.is_some_and(|server| server.exchange.is_releasable()) {
+            let refused = Parting::Refused(Refusal::TooManyPinned);
+            self.pin = Some(self.pool.pin().ok_or(refused)?);
+        }
         Ok(())
     }
 
@@ -511,7 +543,7 @@ impl Link {
             return Err(Parting::Refused(Refusal::Removed));
         }
         let limits = self.pool.terms().time_limits();
-        if limits.are_off() {
+        if self.session.is_replication || limits.are_off() {
             return Ok(());
         }
         let standing = self.standing(rests, now);
@@ -619,11 +651,15 @@ impl Link {
             Parting::Violation(violation) if !violation.is_clients() => {
                 self.discard_lost(server, now, ServerClose::Violation);
             }
+            _ if self.session.is_replication => {
+                self.discard_lost(server, now, ServerClose::Dedicated);
+            }
             _ if is_clean => {
                 self.observe_last(&mut server, now);
                 match self.session.mode {
                     PoolMode::Transaction | PoolMode::Statement
-                        if !server.session.has_belongings =>
+                        if !server.session.has_belongings()
+                            && self.session.session_state != SessionState::Reset =>
                     {
                         self.pool.release(server, now)
                     }

@@ -46,6 +46,28 @@ pub struct ServerTarget {
     pub password: Option<Secret>,
 }
 
+/// What a server is told when it is logged in to, beside who it is.
+#[derive(Debug)]
+pub struct ServerStartup<'a> {
+    /// Parameters of its session.
+    pub parameters: Vec<Parameter>,
+    /// Whether it is for replication.
+    pub replication: Replication,
+    /// Of these, what it reports follows clients beside the usual ones.
+    pub track_extra: &'a [Box<str>],
+}
+
+impl<'a> ServerStartup<'a> {
+    /// Of a server that any client may use.
+    pub fn pooled(track_extra: &'a [Box<str>]) -> Self {
+        Self {
+            parameters: Vec::new(),
+            replication: Replication::None,
+            track_extra,
+        }
+    }
+}
+
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ServerAddress {
@@ -191,14 +213,13 @@ async fn open_tcp(host: &str, port: u16) -> Result<(TcpStream, SocketAddr), Conn
 
 impl ServerConnection {
     /// Connects and logs in. `scram_keys` are those of an earlier login; the ones that this login found come back.
-    /// What is reported of `track_extra` follows clients, too.
     ///
     /// Not cancel safe in the sense that a half-made connection is dropped, which the server takes for a client that left.
     pub async fn connect(
         target: &ServerTarget,
         scram_keys: Option<CachedKeys>,
         nonce: Nonce,
-        track_extra: &[Box<str>],
+        startup: ServerStartup<'_>,
         clock: impl Fn() -> Instant,
     ) -> Result<(Self, Option<CachedKeys>), ConnectError> {
         let (mut socket, address) = open(&target.address).await?;
@@ -208,8 +229,8 @@ impl ServerConnection {
                 version: ProtocolVersion::V3_0,
                 user: target.user.as_bytes().into(),
                 database: target.database.as_bytes().into(),
-                parameters: Vec::new(),
-                replication: Replication::None,
+                parameters: startup.parameters,
+                replication: startup.replication,
                 password: target.password.clone(),
                 scram_keys,
                 nonce,
@@ -224,7 +245,7 @@ impl ServerConnection {
             ..
         } = identity;
         let reported = parameters.iter().map(|(name, value)| (&**name, &**value));
-        let following = ParameterSet::following(reported, track_extra);
+        let following = ParameterSet::following(reported, startup.track_extra);
         let connection = Self {
             lane: Lane::new(socket),
             replies: Forwarder::new(),

@@ -3,7 +3,9 @@
 mod checking;
 mod connecting;
 mod control;
+mod dedicated;
 pub mod neighbours;
+mod pin;
 mod terms;
 mod ticket;
 mod welcome;
@@ -30,6 +32,7 @@ use crate::session::statements::Definitions;
 use crate::telemetry::labels::{Limit, ServerClose, ServerState};
 use crate::telemetry::metrics::PoolMetrics;
 
+pub use self::pin::Pin;
 pub use self::terms::Terms;
 pub use self::ticket::{Refusal, Ticket};
 pub use self::welcome::Welcome;
@@ -65,6 +68,8 @@ pub struct ServerPool {
     welcomes: RefCell<HashMap<ParameterSet, Rc<Welcome>>>,
     /// Sets that clients want, so that equal ones are one.
     parameter_sets: RefCell<Vec<Weak<ParameterSet>>>,
+    /// Servers that stay with one client each.
+    pinned: Cell<usize>,
     /// Keys of the last login at the server: they spare the next one its computation.
     scram_keys: RefCell<Option<CachedKeys>>,
     /// Wakes the task that watches idle servers.
@@ -102,6 +107,7 @@ impl ServerPool {
             wants_room: Cell::new(false),
             welcomes: RefCell::default(),
             parameter_sets: RefCell::default(),
+            pinned: Cell::new(0),
             scram_keys: RefCell::default(),
             watcher: RefCell::default(),
         });

@@ -368,6 +368,7 @@ impl Shard {
                 max_query_bytes: config.annotation.max_query_bytes.get(),
             },
             max_prepared_statements: settings.max_prepared_statements,
+            unnamed_statements: settings.unnamed_statements,
         };
         let target = ServerTarget {
             address,

@@ -26,6 +26,38 @@ pub enum LoadBalanceHosts {
     Disable,
 }
 
+/// What becomes of what a client leaves in a server's session, in transaction mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionState {
+    /// What it sets follows it; what else it leaves keeps the server with it until that is gone.
+    Track,
+    /// The server is reset after each transaction.
+    Reset,
+    /// It reaches the next client, but for what PostgreSQL reports and drivers rely on: PgBouncer's way.
+    Leak,
+}
+
+/// What becomes of unnamed statements in transaction mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnnamedStatements {
+    /// They go to the server as they are.
+    Pass,
+    /// One whose text has come before is served from a named one, which the server has parsed and planned already.
+    Cache,
+}
+
+/// What becomes of LISTEN in transaction mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ListenMode {
+    /// The server stays with the client.
+    Pin,
+    /// It is refused with an error.
+    Refuse,
+}
+
 /// How clients prove who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

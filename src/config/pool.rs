@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::choices::{LoadBalanceHosts, PoolMode};
+use super::choices::{ListenMode, LoadBalanceHosts, PoolMode, SessionState, UnnamedStatements};
 use super::units::{Count, CountLimit, Number, PositiveTime, Time, TimeLimit};
 
 /// How the check query is written that is empty (PgBouncer's word for it).
@@ -66,6 +66,14 @@ pub struct PoolSettings {
     pub transaction_timeout: Option<Duration>,
     /// The most prepared statements that a server keeps for its clients; 0: names are not mapped.
     pub max_prepared_statements: usize,
+    /// What becomes of unnamed statements in transaction mode.
+    pub unnamed_statements: UnnamedStatements,
+    /// What becomes of what a client leaves in a server's session, in transaction mode.
+    pub session_state: SessionState,
+    /// The most servers that stay with one client each, in transaction mode; 0: all but one.
+    pub max_pinned_servers: usize,
+    /// What becomes of LISTEN in transaction mode.
+    pub listen_in_transaction_mode: ListenMode,
     /// Parameters that follow a client beside the usual ones, where the server reports them.
     pub track_extra_parameters: Vec<Box<str>>,
     /// Startup parameters that are left out.
@@ -108,6 +116,10 @@ pub struct PoolOverrides {
     pub(super) query_timeout: Option<TimeLimit>,
     pub(super) transaction_timeout: Option<TimeLimit>,
     pub(super) max_prepared_statements: Option<Number>,
+    pub(super) unnamed_statements: Option<UnnamedStatements>,
+    pub(super) session_state: Option<SessionState>,
+    pub(super) max_pinned_servers: Option<Number>,
+    pub(super) listen_in_transaction_mode: Option<ListenMode>,
     pub(super) track_extra_parameters: Option<Vec<Box<str>>>,
     pub(super) ignore_startup_parameters: Option<Vec<Box<str>>>,
     pub(super) server_reset_query: Option<Box<str>>,
@@ -144,6 +156,10 @@ impl Default for PoolSettings {
             query_timeout: None,
             transaction_timeout: None,
             max_prepared_statements: 200,
+            unnamed_statements: UnnamedStatements::Pass,
+            session_state: SessionState::Track,
+            max_pinned_servers: 0,
+            listen_in_transaction_mode: ListenMode::Pin,
             track_extra_parameters: Vec::new(),
             ignore_startup_parameters: Vec::new(),
             server_reset_query: Some("DISCARD ALL".into()),
@@ -154,6 +170,14 @@ impl Default for PoolSettings {
 }
 
 impl PoolSettings {
+    /// The most servers that stay with one client each.
+    pub fn pin_limit(&self) -> usize {
+        match self.max_pinned_servers {
+            0 => self.size.map_or(usize::MAX, |size| (size.get() - 1).max(1)),
+            limit => limit,
+        }
+    }
+
     /// These, save what `overrides` says.
     pub fn overridden_by(&self, overrides: &PoolOverrides) -> Self {
         /// The written value in the type of the setting, or the setting as it is.
@@ -212,6 +236,14 @@ impl PoolSettings {
             query_timeout: setting!(query_timeout),
             transaction_timeout: setting!(transaction_timeout),
             max_prepared_statements: setting!(max_prepared_statements),
+            unnamed_statements: overrides
+                .unnamed_statements
+                .unwrap_or(self.unnamed_statements),
+            session_state: overrides.session_state.unwrap_or(self.session_state),
+            max_pinned_servers: setting!(max_pinned_servers),
+            listen_in_transaction_mode: overrides
+                .listen_in_transaction_mode
+                .unwrap_or(self.listen_in_transaction_mode),
             track_extra_parameters: listed!(track_extra_parameters),
             ignore_startup_parameters: listed!(ignore_startup_parameters),
             server_reset_query: query!(server_reset_query),

@@ -365,6 +365,17 @@ impl<S, W> Pool<S, W> {
         self.checking -= 1;
     }
 
+    /// Takes a place for a server that somebody else connects, and uses alone. Whether there was one for who does not wait:
+    /// then it counts as in use, until [`Pool::on_lost`].
+    pub fn occupy(&mut self) -> bool {
+        let taken = self.idle.len() + self.in_use + self.checking + self.connecting;
+        let has_place = self.waiting.is_empty()
+            && !self.is_paused
+            && self.limits.size.is_none_or(|size| taken < size.get());
+        self.in_use += usize::from(has_place);
+        has_place
+    }
+
     /// A server that was in use is gone.
     pub fn on_lost(&mut self) {
         debug_assert!(self.in_use > 0, "lost what was not checked out");

@@ -23,6 +23,8 @@ impl SqlState {
     /// 25P01: a command that needs a transaction came outside of one.
     pub const NO_ACTIVE_SQL_TRANSACTION: Self = Self(*b"25P01");
     /// 25P02: the transaction has failed, only its end is accepted.
+    pub const CONFIGURATION_LIMIT_EXCEEDED: Self = Self(*b"53400");
+    /// In a transaction that has failed.
     pub const IN_FAILED_SQL_TRANSACTION: Self = Self(*b"25P02");
     /// 26000: there is no prepared statement of that name.
     pub const INVALID_SQL_STATEMENT_NAME: Self = Self(*b"26000");

@@ -8,7 +8,7 @@ use crate::auth::scram::{CachedKeys, Nonce};
 use crate::pool::budget::{Ceilings, Full};
 use crate::pool::{ConnectOutcome, Wanted};
 use crate::protocol::error_response::SqlState;
-use crate::server::{ConnectError, ServerConnection};
+use crate::server::{ConnectError, ServerConnection, ServerStartup};
 use crate::session::server_login::ServerLoginError;
 use crate::telemetry::labels::{ConnectFailure, Limit, ServerClose};
 
@@ -72,7 +72,7 @@ impl ServerPool {
                     &terms.target,
                     keys,
                     nonce(),
-                    &terms.settings.track_extra_parameters,
+                    ServerStartup::pooled(&terms.settings.track_extra_parameters),
                     clock,
                 )
                 .await?;
@@ -176,7 +176,7 @@ impl ServerPool {
     }
 }
 
-fn nonce() -> Nonce {
+pub(super) fn nonce() -> Nonce {
     let mut nonce = Nonce::default();
     getrandom::fill(&mut nonce).expect("the system has random bytes");
     nonce

@@ -29,6 +29,8 @@ pub enum Refusal {
     NoServer(Rc<ErrorResponse>),
     /// The last connection could not be made, for this reason, and no server is left.
     LoginFailing(Rc<str>),
+    /// It would keep one more server for itself than may be kept so.
+    TooManyPinned,
     /// It has given up waiting.
     Cancelled,
     /// The proxy ends.
@@ -49,6 +51,13 @@ impl Refusal {
             Self::QueueFull => ErrorResponse::fatal(
                 SqlState::TOO_MANY_CONNECTIONS,
                 "no more clients may wait for a server (max_waiting_clients)",
+            ),
+            Self::TooManyPinned => ErrorResponse::fatal(
+                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+                "no more servers may stay with one client (max_pinned_servers)",
+            )
+            .with_hint(
+                "LISTEN, PREPARE, temporary tables and session locks keep a server: undo them, or use session pooling.",
             ),
             Self::NoServer(why) => (**why).clone(),
             Self::LoginFailing(why) => ErrorResponse::fatal(

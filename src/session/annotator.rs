@@ -350,6 +350,15 @@ impl<'a> Walk<'a> {
         ) {
             self.plan.set_may_reset();
         }
+        if statement.kind == StatementKind::Notification {
+            self.plan.set_may_listen();
+        }
+        if matches!(
+            statement.kind,
+            StatementKind::Execute | StatementKind::Deallocate
+        ) {
+            self.plan.set_names_statement();
+        }
         if statement.kind == StatementKind::TransactionControl {
             let Surroundings {
                 strings, encoding, ..

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::config::choices::PoolMode;
+use crate::config::choices::{ListenMode, PoolMode, SessionState};
 use crate::protocol::backend::TransactionStatus;
 use crate::session::annotator::{QueryPlan, Surroundings};
 use crate::session::exchange::Received;
@@ -18,6 +18,12 @@ use crate::sql::lexer::StandardConformingStrings;
 pub struct ClientSession {
     /// When its server goes back.
     pub mode: PoolMode,
+    /// What becomes of what it leaves in a server's session.
+    pub session_state: SessionState,
+    /// Whether it is for replication: its server serves nobody else, before or after it.
+    pub is_replication: bool,
+    /// What becomes of its LISTEN in transaction mode.
+    pub listen: ListenMode,
     /// Whose queries these are.
     pub trace: SessionTrace,
     /// Its prepared statements.
@@ -51,6 +57,9 @@ impl ClientSession {
     ) -> Self {
         let mut session = Self {
             mode,
+            session_state: SessionState::Track,
+            is_replication: false,
+            listen: ListenMode::Pin,
             trace,
             statements: ClientStatements::default(),
             local: None,
@@ -114,7 +123,7 @@ impl ClientSession {
             strings: self.strings,
             encoding: self.encoding,
             status,
-            replication: false,
+            replication: self.is_replication,
         }
     }
 

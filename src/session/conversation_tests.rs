@@ -2,6 +2,7 @@
 //!
 //! A message is written as its tag, a colon, and its body with `|` for NUL: `Q:SELECT 1|`.
 
+mod belongings;
 mod copying;
 mod errors;
 mod extended;
@@ -10,12 +11,13 @@ mod resetting;
 mod simple;
 mod statements;
 mod timing;
+mod unnamed;
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::choices::{CommentFormat, Placement, PoolMode};
+use crate::config::choices::{CommentFormat, Placement, PoolMode, UnnamedStatements};
 use crate::protocol::encode;
 use crate::protocol::forwarder::Forwarder;
 use crate::protocol::frame::FrameHeader;
@@ -89,6 +91,7 @@ impl Pair {
                     max_query_bytes: 4000,
                 },
                 max_prepared_statements,
+                unnamed_statements: UnnamedStatements::Pass,
             },
             bench: Workbench::new(),
             requests: Forwarder::new(),

@@ -29,6 +29,8 @@ pub struct OutstandingRequest {
     pub delivery: Delivery,
     /// What was taken for done when it was sent, and has to be undone if it fails.
     pub effect: Effect,
+    /// The statement that a Bind is of, where clients share it.
+    pub bound: Option<Rc<Statement>>,
     /// What telemetry wants to know of it, where it is a query.
     pub query: Option<QueryInFlight>,
     /// Whether the server has said what must come before ReadyForQuery.
@@ -71,6 +73,8 @@ pub enum Delivery {
     Withhold,
     /// To the proxy, which asked for the values of these parameters.
     Learn(Box<[Box<[u8]>]>),
+    /// To the proxy, which asked whether the client's belongings are still there.
+    CountBelongings,
     /// The server was not asked: these messages are the reply.
     Fabricate(Box<[u8]>),
     /// The server was not asked: these messages are the reply, and ReadyForQuery.
@@ -83,7 +87,7 @@ impl Delivery {
     /// Whether it goes to the client.
     pub fn is_to_client(&self) -> bool {
         match self {
-            Self::Withhold | Self::Learn(_) | Self::ReadyOnly => false,
+            Self::Withhold | Self::Learn(_) | Self::CountBelongings | Self::ReadyOnly => false,
             Self::Forward
             | Self::ForwardUnready
             | Self::Fabricate(_)
@@ -139,8 +143,22 @@ pub enum Effect {
     },
     /// The server has these parameters set, and the client wants them so.
     SetAgain(Rc<ParameterSet>),
+    /// The client's name for a statement is free again if it succeeds, and the server has forgotten the statement: DEALLOCATE.
+    Deallocated {
+        /// The client's name.
+        name: Box<[u8]>,
+        /// What it stood for.
+        statement: Rc<Statement>,
+    },
     /// Perhaps the server forgets all statements (DISCARD ALL, DEALLOCATE ALL): its CommandComplete will tell.
     MayForget,
+}
+
+impl Effect {
+    /// Whether nothing is taken for done before the server has said that it is.
+    fn is_settled_by_success(&self) -> bool {
+        matches!(self, Self::MayForget | Self::Deallocated { .. })
+    }
 }
 
 /// What telemetry wants to know of a query.
@@ -281,7 +299,7 @@ impl Exchange {
         let is_sync = |request: &OutstandingRequest| request.kind == RequestKind::Sync;
         let group = self.outstanding.iter().rposition(is_sync).unwrap_or(0);
         !self.outstanding.iter().enumerate().any(|(at, request)| {
-            request.effect == Effect::MayForget || at < group && touches(&request.effect)
+            request.effect.is_settled_by_success() || at < group && touches(&request.effect)
         })
     }
 
@@ -559,6 +577,7 @@ impl Exchange {
             | Delivery::ReadyOnly
             | Delivery::Withhold
             | Delivery::Learn(_)
+            | Delivery::CountBelongings
             | Delivery::Refuse(_) => {}
         }
         true
@@ -638,6 +657,7 @@ impl OutstandingRequest {
             kind,
             delivery: Delivery::Forward,
             effect: Effect::None,
+            bound: None,
             query: None,
             has_outcome: false,
         }
@@ -649,6 +669,7 @@ impl OutstandingRequest {
             kind,
             delivery: Delivery::Withhold,
             effect,
+            bound: None,
             query: None,
             has_outcome: false,
         }
@@ -660,6 +681,7 @@ impl OutstandingRequest {
             kind,
             delivery: Delivery::Fabricate(messages.into()),
             effect: Effect::None,
+            bound: None,
             query: None,
             has_outcome: false,
         }

@@ -147,6 +147,14 @@ impl Judge for Replies<'_> {
             learn(names, &values, self.client, &mut self.server.parameters);
             return Ok(Disposition::Discard);
         }
+        if tag == BackendTag::DataRow && front.delivery == Delivery::CountBelongings {
+            let values =
+                data_row(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
+            if let [Some(count)] = *values {
+                self.server.on_belongings(count);
+            }
+            return Ok(Disposition::Discard);
+        }
         match (tag, kind) {
             // In the middle of a reply.
             (
@@ -163,6 +171,10 @@ impl Judge for Replies<'_> {
                     self.client.trace.on_request_ignored();
                 }
                 Ok(pass_if(delivers))
+            }
+            (BackendTag::CopyBothResponse, RequestKind::Query) if self.client.is_replication => {
+                self.server.exchange.on_copy_in();
+                Ok(Disposition::Forward)
             }
             (BackendTag::FunctionCallResponse, RequestKind::FunctionCall)
             | (BackendTag::EmptyQueryResponse, RequestKind::Query) => {
@@ -256,7 +268,13 @@ impl Replies<'_> {
         }
         if self.server.exchange.is_delivering() {
             self.client.trace.on_command_complete(tag);
-            let forgotten = self.server.on_command(tag);
+            if let Some(front) = self.server.exchange.front()
+                && let Effect::Deallocated { name, statement } = &front.effect
+            {
+                self.client.statements.remove(name);
+                self.server.statements.remove(statement);
+            }
+            let forgotten = self.server.on_command(tag, self.client.session_state);
             if forgotten.statements {
                 self.client.statements.clear();
                 if let Some(local) = &mut self.client.local {
@@ -286,7 +304,11 @@ impl Replies<'_> {
                 }
                 Effect::Evicted(statement) => self.server.statements.remove(statement),
                 Effect::Closed { name, .. } => self.client.statements.remove(name),
-                Effect::None | Effect::Local { .. } | Effect::SetAgain(_) | Effect::MayForget => {}
+                Effect::None
+                | Effect::Local { .. }
+                | Effect::SetAgain(_)
+                | Effect::Deallocated { .. }
+                | Effect::MayForget => {}
             }
         }
     }
@@ -344,11 +366,13 @@ impl Replies<'_> {
             && front.kind == RequestKind::Query
             && self.fatal.is_none()
         {
-            if front.delivery != Delivery::ReadyOnly {
-                return Err(Violation::ServerRefusedParameters(state));
-            }
-            // The client's command has failed before it, and the client knows.
-            is_expected = state == SqlState::IN_FAILED_SQL_TRANSACTION;
+            is_expected = match front.delivery {
+                // The client's command has failed before it, and the client knows.
+                Delivery::ReadyOnly => state == SqlState::IN_FAILED_SQL_TRANSACTION,
+                // What is not known to be gone is there.
+                Delivery::CountBelongings => true,
+                _ => return Err(Violation::ServerRefusedParameters(state)),
+            };
         }
         // A syntax error is found before any statement runs; any other one after those in front have been done.
         if state != SqlState::SYNTAX_ERROR {
@@ -362,6 +386,14 @@ impl Replies<'_> {
             _ if is_expected => (state, Disposition::Discard),
             _ => (state, self.pass_mapped(arrived, out)),
         };
+        if state == SqlState::FEATURE_NOT_SUPPORTED
+            && fields.field(b'R') == Some(b"RevalidateCachedQuery")
+            && let Some(front) = self.server.exchange.front()
+            && let Some(statement) = &front.bound
+        {
+            // Whoever prepares it anew is to find the new result on every server.
+            statement.set_stale();
+        }
         // "COPY t, line 3": also where it is translated.
         let in_copy_data = fields.field(b'W').is_some_and(|at| {
             at.split(|byte| *byte == b'\n')
@@ -451,7 +483,8 @@ impl Replies<'_> {
 
     /// Whether the proxy wants to know what is in the rows.
     fn learns(&self) -> bool {
-        matches!(self.server.exchange.front(), Some(front) if matches!(front.delivery, Delivery::Learn(_)))
+        matches!(self.server.exchange.front(), Some(front)
+            if matches!(front.delivery, Delivery::Learn(_) | Delivery::CountBelongings))
     }
 
     fn emit_local_replies(&mut self, out: &mut Outbound) {

@@ -3,11 +3,12 @@
 mod local;
 mod prepared;
 mod rewriting;
+mod server_names;
 mod setting_again;
 
-use std::rc::Rc;
 use std::time::Instant;
 
+use crate::config::choices::UnnamedStatements;
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
@@ -20,7 +21,7 @@ use crate::session::client_session::ClientSession;
 use crate::session::exchange::{
     Delivery, Effect, LocalReply, OutstandingRequest, QueryInFlight, Received, RequestKind,
 };
-use crate::session::parameters::ParameterSet;
+use crate::session::position_map::PositionMap;
 use crate::session::query_record::QueryKind;
 use crate::session::server_session::ServerSession;
 use crate::session::statements::Definitions;
@@ -37,6 +38,8 @@ pub struct RequestPolicy {
     pub annotation: AnnotationPolicy,
     /// Statements that are kept prepared on a server at most.
     pub max_prepared_statements: usize,
+    /// What becomes of unnamed statements.
+    pub unnamed_statements: UnnamedStatements,
 }
 
 /// What requests are worked on with: made once, used for all clients of a worker.
@@ -91,6 +94,39 @@ pub fn canceled() -> ErrorResponse {
         SqlState::QUERY_CANCELED,
         "canceling statement due to user request",
     )
+}
+
+/// How a query leaves for the server.
+struct Sent {
+    delivery: Delivery,
+    effect: Effect,
+    positions: PositionMap,
+}
+
+impl Sent {
+    /// As the client sent it.
+    fn as_it_is() -> Self {
+        Self {
+            delivery: Delivery::Forward,
+            effect: Effect::None,
+            positions: PositionMap::default(),
+        }
+    }
+
+    /// As planned; with a query of the proxy's own behind it, which ends its reply.
+    fn of(plan: &QueryPlan, is_followed: bool) -> Self {
+        Self {
+            delivery: match is_followed {
+                true => Delivery::ForwardUnready,
+                false => Delivery::Forward,
+            },
+            effect: match plan.may_forget_statements() {
+                true => Effect::MayForget,
+                false => Effect::None,
+            },
+            positions: plan.positions(),
+        }
+    }
 }
 
 /// How much of a named statement is kept at most, in bytes.
@@ -301,7 +337,7 @@ impl<'a> Requests<'a> {
     fn on_query(&mut self, arrived: Arrived<'_>, out: &mut Outbound) -> Disposition {
         let text = arrived.body.strip_suffix(&[0]).unwrap_or(arrived.body);
         let Some(_) = arrived.whole() else {
-            return self.forward_query(text, None, None);
+            return self.forward_query(text, None, Sent::as_it_is());
         };
         let mut plan = self.client.planned.take().unwrap_or_else(|| {
             let mut plan = self.bench.plans.pop().unwrap_or_default();
@@ -321,10 +357,21 @@ impl<'a> Requests<'a> {
                 self.client.planned = Some(plan);
                 return self.pause(Pause::NeedsServer);
             }
+            _ if plan.may_listen() && self.refuses_listen(text) => {
+                self.refuse_query(text, &mut plan, out)
+            }
+            _ if plan.names_statement() && self.is_named_statement_unsettled(text) => {
+                self.client.planned = Some(plan);
+                return self.pause_unsettled(out);
+            }
+            _ if plan.names_statement() && self.names_prepared_statement(text) => {
+                self.query_with_server_name(text, &mut plan, out)
+            }
             Verdict::Untouched(reason) => {
                 self.bench.tally.on_skipped(reason);
                 let again = self.to_set_again(text, plan.may_reset());
-                let disposition = self.forward_query(text, Some(&mut plan), again.as_ref());
+                let sent = Sent::of(&plan, again.is_some());
+                let disposition = self.forward_query(text, Some(&mut plan), sent);
                 match again {
                     Some(again) => {
                         arrived.pass_whole(out);
@@ -337,7 +384,8 @@ impl<'a> Requests<'a> {
                 self.bench.tally.on_annotated();
                 write_edited(&arrived, &plan, out);
                 let again = self.to_set_again(text, plan.may_reset());
-                self.forward_query(text, Some(&mut plan), again.as_ref());
+                let sent = Sent::of(&plan, again.is_some());
+                self.forward_query(text, Some(&mut plan), sent);
                 if let Some(again) = again {
                     self.set_again(again, out);
                 }
@@ -353,12 +401,13 @@ impl<'a> Requests<'a> {
         &mut self,
         text: &[u8],
         plan: Option<&mut QueryPlan>,
-        again: Option<&Rc<ParameterSet>>,
+        sent: Sent,
     ) -> Disposition {
         let Some(server) = self.server.as_deref_mut() else {
             return self.pause(Pause::NeedsServer);
         };
         server.on_unnamed_done();
+        self.client.statements.forget_unnamed();
         let stray = plan.as_ref().map_or(Stray::None, |plan| plan.stray());
         if stray != Stray::None {
             server.on_stray_commands(text);
@@ -366,15 +415,10 @@ impl<'a> Requests<'a> {
         }
         let text = server.exchange.keep_text(text);
         let mut query = QueryInFlight::new(QueryKind::Simple, text, self.received, self.now);
-        let effect = match &plan {
-            Some(plan) if plan.may_forget_statements() => Effect::MayForget,
-            _ => Effect::None,
-        };
         match plan {
             Some(plan) => {
                 query.trace = plan.trace().cloned();
                 query.context = plan.context();
-                query.positions = plan.positions();
                 query
                     .local_replies
                     .extend(plan.replies().map(|reply| LocalReply {
@@ -387,14 +431,12 @@ impl<'a> Requests<'a> {
                 query.set_context(self.client.trace.context());
             }
         }
-        let delivery = match again {
-            Some(_) => Delivery::ForwardUnready,
-            None => Delivery::Forward,
-        };
+        query.positions = sent.positions;
         server.exchange.on_request(OutstandingRequest {
-            query: Some(query),
-            effect,
-            delivery,
+            // A stream for replication lasts as long as it lasts.
+            query: (!self.client.is_replication).then_some(query),
+            effect: sent.effect,
+            delivery: sent.delivery,
             ..OutstandingRequest::forwarded(RequestKind::Query)
         });
         Disposition::Forward
@@ -443,12 +485,14 @@ impl<'a> Requests<'a> {
         }
         Self::reset_with(self.client, server, portal);
         let mut query = QueryInFlight::new(QueryKind::Execute, text, received, sent_at);
+        let effect = Self::deallocated_by(self.client, server, portal);
         match &commented {
             Some((trace, state)) => query.set_context((trace, *state)),
             None => query.set_context(self.client.trace.context()),
         }
         server.exchange.on_request(OutstandingRequest {
             query: Some(query),
+            effect,
             ..OutstandingRequest::forwarded(RequestKind::Execute)
         });
         match self.to_set_again_behind(portal) {

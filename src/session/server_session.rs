@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::config::choices::SessionState;
 use crate::protocol::encode;
-use crate::session::alteration::{Alteration, contains_word};
+use crate::session::alteration::{Alteration, COUNT_BELONGINGS, Trace, contains_word};
 use crate::session::exchange::{
     Delivery, Effect, Exchange, OutstandingRequest, Received, RequestKind,
 };
@@ -36,8 +37,10 @@ pub struct ServerSession {
     pub unnamed_portal: PortalSource,
     /// What the named portals run, where that is a named statement. They end with the transaction.
     pub named_portals: HashMap<Box<[u8]>, PortalSource>,
-    /// Its client has left something there that it must find again: they stay together until the client leaves.
-    pub has_belongings: bool,
+    /// What its client has left there that it must find again, if anything: they stay together until that is gone.
+    belongings: Option<Trace>,
+    /// Whether that may be gone by now: the server is to be asked.
+    may_be_undone: bool,
     /// Parameters that its client may have set to values that are not known yet.
     unknown: Vec<Box<[u8]>>,
     /// When the first message of the group came and left that the next Execute belongs to.
@@ -89,7 +92,8 @@ impl ServerSession {
             awaits_bind: false,
             unnamed_portal: PortalSource::default(),
             named_portals: HashMap::new(),
-            has_belongings: false,
+            belongings: None,
+            may_be_undone: false,
             unknown: Vec::new(),
             group: None,
             executes: 0,
@@ -189,14 +193,24 @@ impl ServerSession {
     }
 
     /// A statement of the client's is done, with this command tag. What it has made of the client's session.
-    pub fn on_command(&mut self, tag: &[u8]) -> Forgotten {
+    pub fn on_command(&mut self, tag: &[u8], state: SessionState) -> Forgotten {
         let text = self.exchange.front_text();
-        match Alteration::by(tag, text) {
+        let alteration = match state {
+            SessionState::Track => Alteration::by(tag, text),
+            SessionState::Reset | SessionState::Leak => Alteration::None,
+        };
+        match alteration {
             Alteration::None => {}
-            Alteration::Belongings => self.has_belongings = true,
+            Alteration::Belongings(trace) => {
+                self.belongings = self.belongings.max(Some(trace));
+                self.may_be_undone |= trace == Trace::Fleeting;
+            }
+            Alteration::Undone => self.may_be_undone = self.belongings.is_some(),
             Alteration::Parameters(names) => {
                 for name in names {
-                    self.has_belongings |= !note_unknown(&mut self.unknown, name);
+                    if !note_unknown(&mut self.unknown, name) {
+                        self.belongings = Some(Trace::Hidden);
+                    }
                 }
             }
         }
@@ -206,12 +220,10 @@ impl ServerSession {
         };
         if forgotten.parameters {
             // Where it is rolled back, what was set is set again: how it ended is asked in the end.
-            for (name, _) in self.parameters.iter() {
-                let mut unknown = self.unknown.iter();
-                if !self.parameters.follows(name)
-                    && !unknown.any(|known| known.eq_ignore_ascii_case(name))
-                {
-                    self.unknown.push(name.into());
+            let is_tracked = state == SessionState::Track;
+            for (name, _) in self.parameters.iter().filter(|_| is_tracked) {
+                if !self.parameters.follows(name) && !note_unknown(&mut self.unknown, name) {
+                    self.belongings = Some(Trace::Hidden);
                 }
             }
             Rc::make_mut(&mut self.parameters).retain_following();
@@ -220,7 +232,7 @@ impl ServerSession {
             self.statements.clear();
         }
         if tag == b"DISCARD ALL" {
-            self.has_belongings = false;
+            self.belongings = None;
         }
         forgotten
     }
@@ -228,13 +240,38 @@ impl ServerSession {
     /// A text is sent to it that may set parameters of the proxy's own: they are the client's alone.
     pub fn on_stray_commands(&mut self, text: &[u8]) {
         for name in stray::names_in(text).filter(|name| is_parameter_name(name)) {
-            self.has_belongings |= !note_unknown(&mut self.unknown, name);
+            if !note_unknown(&mut self.unknown, name) {
+                self.belongings = Some(Trace::Hidden);
+            }
         }
     }
 
-    /// Asks, with a message appended to `out`, what values its client has given to parameters that PostgreSQL does not report.
-    /// Whether anything had to be asked.
-    pub fn ask_for_unknown(&mut self, out: &mut Vec<u8>) -> bool {
+    /// Whether its client has left something there that it must find again.
+    pub fn has_belongings(&self) -> bool {
+        self.belongings.is_some()
+    }
+
+    /// Whether it stays with its client for now: something is there, and nothing speaks for its being gone.
+    pub fn stays(&self) -> bool {
+        match self.belongings {
+            None => false,
+            Some(Trace::Hidden) => true,
+            Some(Trace::Visible | Trace::Fleeting) => !self.may_be_undone,
+        }
+    }
+
+    /// Asks, with a message appended to `out`, what must be known before another client is served: whether belongings are
+    /// still there, or what values parameters have that PostgreSQL does not report. Whether anything had to be asked.
+    pub fn ask_before_release(&mut self, out: &mut Vec<u8>) -> bool {
+        if self.belongings.is_some() {
+            self.may_be_undone = false;
+            encode::query(out, COUNT_BELONGINGS.as_bytes());
+            self.exchange.on_request(OutstandingRequest {
+                delivery: Delivery::CountBelongings,
+                ..OutstandingRequest::forwarded(RequestKind::Query)
+            });
+            return true;
+        }
         if self.unknown.is_empty() {
             return false;
         }
@@ -255,6 +292,13 @@ impl ServerSession {
         true
     }
 
+    /// So many belongings are there, it has answered.
+    pub fn on_belongings(&mut self, count: &[u8]) {
+        if count == b"0" && self.belongings != Some(Trace::Hidden) {
+            self.belongings = None;
+        }
+    }
+
     /// DISCARD ALL was run: it is as it was when it was new, when these parameters were reported.
     pub fn on_reset<'a>(
         &mut self,
@@ -265,7 +309,7 @@ impl ServerSession {
         self.named_portals.clear();
         self.parameters = Rc::new(ParameterSet::following(reported, extra));
         self.base = Rc::clone(&self.parameters);
-        self.has_belongings = false;
+        self.belongings = None;
         self.unknown.clear();
     }
 
@@ -277,6 +321,7 @@ impl ServerSession {
             | Effect::Local { .. }
             | Effect::Closed { .. }
             | Effect::SetAgain(_)
+            | Effect::Deallocated { .. }
             | Effect::MayForget => {}
             Effect::Prepared { statement, .. } => self.statements.remove(statement),
             Effect::Evicted(statement) => self.statements.insert(Rc::clone(statement)),

@@ -3,7 +3,9 @@
 //! A client prepares once and may then meet any server of its pool. So each definition (text and parameter types) gets one
 //! name of the proxy's own, and a server that lacks it is sent the Parse again, ahead of whatever needs it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::rc::{Rc, Weak};
 
 use crate::protocol::frame::split_cstr;
@@ -15,9 +17,21 @@ pub struct Statement {
     id: u64,
     /// Text, NUL, and parameter types, as they stand in a Parse behind the name.
     definition: Box<[u8]>,
+    /// A server has found that its result is another by now: who prepares the text again gets another statement.
+    is_stale: Cell<bool>,
 }
 
 impl Statement {
+    /// Whether its result may be another than its clients were told.
+    pub fn is_stale(&self) -> bool {
+        self.is_stale.get()
+    }
+
+    /// A server has found that its result is another by now.
+    pub fn set_stale(&self) {
+        self.is_stale.set(true);
+    }
+
     /// The text.
     pub fn text(&self) -> &[u8] {
         split_cstr(&self.definition).map_or(&self.definition[..], |(text, _)| text)
@@ -58,7 +72,13 @@ pub struct Definitions {
     next_id: u64,
     /// At this size, those that nobody knows any more are swept out.
     sweep_at: usize,
+    /// Hashes of texts of unnamed statements that came last, each at the place that it leads to. Made when the first comes.
+    seen: Vec<u64>,
+    hasher: RandomState,
 }
+
+/// How many texts of unnamed statements are remembered at most.
+const SEEN: usize = 4096;
 
 impl Definitions {
     /// None yet.
@@ -66,10 +86,24 @@ impl Definitions {
         Self::default()
     }
 
+    /// Whether an unnamed statement with this definition came before; from now on it did. Forgets, and may rarely be wrong.
+    pub fn was_seen(&mut self, definition: &[u8]) -> bool {
+        if self.seen.is_empty() {
+            self.seen = vec![0; SEEN];
+        }
+        let hash = self.hasher.hash_one(definition);
+        let at = usize::try_from(hash % SEEN as u64).expect("less than the number of places");
+        self.seen
+            .get_mut(at)
+            .is_some_and(|seen| std::mem::replace(seen, hash) == hash)
+    }
+
     /// The one statement with this definition.
     pub fn intern(&mut self, definition: &[u8]) -> Rc<Statement> {
         const SWEEP_AT_LEAST: usize = 256;
-        if let Some(known) = self.by_definition.get(definition).and_then(Weak::upgrade) {
+        if let Some(known) = self.by_definition.get(definition).and_then(Weak::upgrade)
+            && !known.is_stale()
+        {
             return known;
         }
         if self.by_definition.len() >= self.sweep_at {
@@ -81,6 +115,7 @@ impl Definitions {
         let statement = Rc::new(Statement {
             id: self.next_id,
             definition: definition.into(),
+            is_stale: Cell::new(false),
         });
         self.by_definition
             .insert(definition.into(), Rc::downgrade(&statement));
@@ -95,6 +130,8 @@ type ByName = HashMap<Box<[u8]>, Rc<Statement>>;
 pub struct ClientStatements {
     /// Made when the first one is prepared: most idle clients have none.
     by_name: Option<Box<ByName>>,
+    /// Whether the unnamed statement may be among them.
+    has_unnamed: bool,
     /// The names whose Parse failed most recently: errors of what was sent behind it may still name them.
     failed: Vec<(Box<[u8]>, Rc<Statement>)>,
 }
@@ -125,13 +162,22 @@ impl ClientStatements {
 
     /// A name gets a meaning.
     pub fn insert(&mut self, name: &[u8], statement: Rc<Statement>) {
+        self.has_unnamed |= name.is_empty();
         self.by_name
             .get_or_insert_default()
             .insert(name.into(), statement);
     }
 
+    /// The unnamed statement is gone, where it was one that clients share.
+    pub fn forget_unnamed(&mut self) {
+        if self.has_unnamed {
+            self.remove(b"");
+        }
+    }
+
     /// A name is free again.
     pub fn remove(&mut self, name: &[u8]) {
+        self.has_unnamed &= !name.is_empty();
         if let Some(by_name) = &mut self.by_name {
             by_name.remove(name);
         }
@@ -283,6 +329,19 @@ mod tests {
         one.write_name(&mut name);
         assert_eq!(name, b"pgspan_1");
         assert_eq!(one.text(), b"SELECT $1");
+    }
+
+    #[test]
+    fn a_text_whose_result_has_changed_gets_another_statement() {
+        let mut definitions = Definitions::new();
+        let before = definitions.intern(b"SELECT * FROM t\0\0\0");
+        before.set_stale();
+        let after = definitions.intern(b"SELECT * FROM t\0\0\0");
+        assert!(!Rc::ptr_eq(&before, &after) && !after.is_stale());
+        assert!(Rc::ptr_eq(
+            &after,
+            &definitions.intern(b"SELECT * FROM t\0\0\0")
+        ));
     }
 
     #[test]

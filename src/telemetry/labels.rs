@@ -118,6 +118,8 @@ label! {
         Excess = "excess",
         /// The proxy ends.
         Shutdown = "shutdown",
+        /// It served one client alone, for replication, and that has left.
+        Dedicated = "dedicated",
     }
 }
 
@@ -138,6 +140,7 @@ impl ServerClose {
             Self::Paused => "pause mode",
             Self::Excess => "too many servers in the pool",
             Self::Shutdown => "shutdown",
+            Self::Dedicated => "client disconnect",
         }
     }
 }

@@ -58,6 +58,10 @@ pub struct PoolMetrics {
     pub servers: By<ServerState, Gauge>,
     /// Server connections that logged in.
     pub servers_opened: Counter,
+    /// Servers that stay with one client, for what it has left there.
+    pub pinned_servers: Gauge,
+    /// Clients that were sent away since as many servers stay with one client as may.
+    pub pins_refused: Counter,
     /// Server connections closed, by why.
     pub servers_closed: By<ServerClose, Counter>,
     /// Attempts at a server connection that came to nothing, by where.
@@ -124,6 +128,8 @@ impl PoolMetrics {
             waiting_clients: Gauge::default(),
             servers: By::default(),
             servers_opened: Counter::default(),
+            pinned_servers: Gauge::default(),
+            pins_refused: Counter::default(),
             servers_closed: By::default(),
             server_connect_failures: By::default(),
             client_parses: Counter::default(),

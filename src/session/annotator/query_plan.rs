@@ -25,6 +25,8 @@ pub struct QueryPlan {
     context: ContextState,
     may_forget: bool,
     may_reset: bool,
+    may_listen: bool,
+    names_statement: bool,
     stray: Stray,
 }
 
@@ -158,6 +160,8 @@ impl QueryPlan {
             may_forget: false,
             may_reset: false,
             stray: Stray::None,
+            may_listen: false,
+            names_statement: false,
         }
     }
 
@@ -226,6 +230,16 @@ impl QueryPlan {
         self.may_reset
     }
 
+    /// Whether there is a LISTEN, an UNLISTEN or a NOTIFY in it.
+    pub fn may_listen(&self) -> bool {
+        self.may_listen
+    }
+
+    /// Whether there is an EXECUTE or a DEALLOCATE in it.
+    pub fn names_statement(&self) -> bool {
+        self.names_statement
+    }
+
     /// Whether the server is left to deal with commands on `pgspan.*`.
     pub fn stray(&self) -> Stray {
         self.stray
@@ -239,6 +253,8 @@ impl QueryPlan {
         self.stray = Stray::None;
         self.may_forget = false;
         self.may_reset = false;
+        self.may_listen = false;
+        self.names_statement = false;
         self.skipped = None;
         self.edits.clear();
         self.inserts.clear();
@@ -262,6 +278,14 @@ impl QueryPlan {
 
     pub(super) fn set_may_forget_statements(&mut self) {
         self.may_forget = true;
+    }
+
+    pub(super) fn set_may_listen(&mut self) {
+        self.may_listen = true;
+    }
+
+    pub(super) fn set_names_statement(&mut self) {
+        self.names_statement = true;
     }
 
     pub(super) fn set_may_reset(&mut self) {

@@ -246,3 +246,33 @@ fn a_statement_that_the_server_has_is_refused_in_a_failed_transaction_by_the_ser
     assert_eq!(pair.client(&["P:b|SELECT 1|||", "S:"]), ["S:"]);
     assert_eq!(pair.server(&["Z:I"]), ["1:", "Z:I"]);
 }
+
+fn changed() -> String {
+    "E:SERROR|VERROR|C0A000|Mcached plan must not change result type|RRevalidateCachedQuery||"
+        .into()
+}
+
+#[test]
+fn a_text_whose_result_has_changed_is_parsed_anew_for_who_prepares_it_again() {
+    let mut pair = prepared("s", "SELECT * FROM t");
+    pair.client(&["B:|s||||||", "E:|||||", "S:"]);
+    let changed = changed();
+    assert_eq!(pair.server(&[&changed, "Z:I"]), [&*changed, "Z:I"]);
+    let sent = pair.client(&["C:Ss|", "P:s|SELECT * FROM t|||", "B:|s||||||", "S:"]);
+    assert_eq!(
+        sent,
+        ["P:pgspan_2|SELECT * FROM t|||", "B:|pgspan_2||||||", "S:"]
+    );
+}
+
+#[test]
+fn who_does_not_prepare_it_again_is_told_so_on_every_server() {
+    let mut pair = prepared("s", "SELECT * FROM t");
+    pair.client(&["B:|s||||||", "E:|||||", "S:"]);
+    pair.server(&[&changed(), "Z:I"]);
+    moved(&mut pair);
+    assert_eq!(pair.client(&["B:|s||||||", "E:|||||", "S:"]), [""; 0]);
+    let refused = "E:SERROR|VERROR|C0A000|Mcached plan must not change result type||";
+    assert_eq!(pair.received(), [refused, "Z:I"]);
+    assert!(pair.is_releasable());
+}

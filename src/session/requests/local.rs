@@ -293,7 +293,12 @@ impl Requests<'_> {
     }
 
     /// Answers a message with an error. A transaction that is open on the server must fail with it.
-    fn refuse(&mut self, error: ErrorResponse, text: &[u8], out: &mut Outbound) -> Disposition {
+    pub(super) fn refuse(
+        &mut self,
+        error: ErrorResponse,
+        text: &[u8],
+        out: &mut Outbound,
+    ) -> Disposition {
         let is_quiet = self.is_quiet();
         match self.server.as_deref_mut() {
             Some(server)

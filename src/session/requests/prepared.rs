@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::rewriting::{make_room, prepare_if_missing, rename_parse, write_renamed};
 use super::{Pause, Requests};
-use crate::config::choices::PoolMode;
+use crate::config::choices::{PoolMode, UnnamedStatements};
 use crate::protocol::backend::TransactionStatus;
+use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::forwarder::{Arrived, Disposition};
 use crate::protocol::frontend::{Bind, Parse, Target};
 use crate::protocol::outbound::Outbound;
@@ -28,6 +29,7 @@ impl Requests<'_> {
             | Effect::Local { .. }
             | Effect::SetAgain(_)
             | Effect::Evicted(_)
+            | Effect::Deallocated { .. }
             | Effect::MayForget => false,
         })
     }
@@ -43,6 +45,7 @@ impl Requests<'_> {
             | Effect::Local { .. }
             | Effect::Closed { .. }
             | Effect::SetAgain(_)
+            | Effect::Deallocated { .. }
             | Effect::MayForget => false,
         })
     }
@@ -56,7 +59,7 @@ impl Requests<'_> {
     }
 
     /// The same of a name, and of the statement that it stands for.
-    fn is_use_settled(&self, name: &[u8]) -> bool {
+    pub(super) fn is_use_settled(&self, name: &[u8]) -> bool {
         let has_unsettled = |server: &&mut ServerSession| server.exchange.has_unsettled();
         if !self.server.as_ref().is_some_and(has_unsettled) {
             return true;
@@ -91,7 +94,15 @@ impl Requests<'_> {
                 None => Err(Violation::ClientNameTooLong),
             };
         };
-        if parse.name.is_empty() {
+        if parse.name.is_empty() && !self.serves_unnamed_from_cache(&arrived, &parse) {
+            if let Some(refused) = self.refuse_listen(parse.text(), out) {
+                return Ok(refused);
+            }
+            if let Some(renamed) = self.parse_with_server_names(&arrived, &parse, out) {
+                return Ok(renamed);
+            }
+            self.client.statements.forget_unnamed();
+            let server = self.server.as_deref_mut().expect("there was one above");
             let around = self.client.surroundings(server.exchange.status());
             let comment = self.bench.annotator.own_comment_in(parse.text(), &around);
             let trace = comment.map(|comment| self.client.trace.context_with_comment(&comment));
@@ -108,6 +119,9 @@ impl Requests<'_> {
                 ..OutstandingRequest::forwarded(RequestKind::Parse)
             });
             return Ok(Disposition::Forward);
+        }
+        if let Some(refused) = self.refuse_listen(parse.text(), out) {
+            return Ok(refused);
         }
         if !self.is_name_settled(parse.name) {
             return Ok(self.pause_unsettled(out));
@@ -135,7 +149,9 @@ impl Requests<'_> {
                 .on_request(OutstandingRequest::forwarded(RequestKind::Parse));
             return Ok(Disposition::Forward);
         }
-        if let Some(existing) = self.client.statements.find(parse.name) {
+        let statement = statement.expect("the message is whole");
+        let existing = self.client.statements.find(parse.name);
+        if let Some(existing) = existing.filter(|_| !parse.name.is_empty()) {
             // The server has one of that name as well, and says so.
             if renames {
                 let existing = Rc::clone(existing);
@@ -151,7 +167,8 @@ impl Requests<'_> {
                 Disposition::Forward
             });
         }
-        let statement = statement.expect("the message is whole");
+        // Where the unnamed statement is the same again, nothing has to be taken back.
+        let is_same = existing.is_some_and(|existing| Rc::ptr_eq(existing, &statement));
         self.client
             .statements
             .insert(parse.name, Rc::clone(&statement));
@@ -177,11 +194,15 @@ impl Requests<'_> {
                 });
                 return Ok(Disposition::ForwardBodyFrom(parse.name.len() + 1));
             }
-            server.exchange.on_request(OutstandingRequest {
-                effect: Effect::Named {
+            let effect = match is_same {
+                true => Effect::None,
+                false => Effect::Named {
                     name: parse.name.into(),
                     statement,
                 },
+            };
+            server.exchange.on_request(OutstandingRequest {
+                effect,
                 ..OutstandingRequest::fabricated(RequestKind::Parse, PARSE_COMPLETE)
             });
             self.emit_fabricated();
@@ -242,14 +263,15 @@ impl Requests<'_> {
             return Ok(Disposition::Forward);
         };
         let mut disposition = Disposition::Forward;
+        let mut bound = None;
         match self.client.statements.find(bind.statement) {
-            _ if bind.statement.is_empty() => {
-                server.bind(bind.portal, PortalSource::Unnamed);
-                server.on_unnamed_done();
-            }
             Some(statement) => {
                 let statement = Rc::clone(statement);
                 if renames {
+                    if statement.is_stale() && !server.statements.touch(&statement) {
+                        // A server that has it would say so; one that has it not would show the new result unasked.
+                        return Ok(self.refuse(changed_result(), b"", out));
+                    }
                     prepare_if_missing(server, &statement, self.policy, &mut self.bench.tally, out);
                     write_renamed(&arrived, bind.names_len, out, |body| {
                         body.extend_from_slice(bind.portal);
@@ -258,8 +280,13 @@ impl Requests<'_> {
                         body.push(0);
                     });
                     disposition = Disposition::ForwardBodyFrom(bind.names_len);
+                    bound = Some(Rc::clone(&statement));
                 }
                 server.bind(bind.portal, PortalSource::Named(statement));
+            }
+            None if bind.statement.is_empty() => {
+                server.bind(bind.portal, PortalSource::Unnamed);
+                server.on_unnamed_done();
             }
             None if self.is_name_of_another(bind.statement) => {
                 write_renamed(&arrived, bind.names_len, out, |body| {
@@ -274,9 +301,10 @@ impl Requests<'_> {
             None => {}
         }
         let server = self.server.as_deref_mut().expect("there was one above");
-        server
-            .exchange
-            .on_request(OutstandingRequest::forwarded(RequestKind::Bind));
+        server.exchange.on_request(OutstandingRequest {
+            bound,
+            ..OutstandingRequest::forwarded(RequestKind::Bind)
+        });
         Ok(disposition)
     }
 
@@ -292,7 +320,6 @@ impl Requests<'_> {
         };
         let mut disposition = Disposition::Forward;
         if let Some(Target::Statement(name)) = Target::read(arrived.body)
-            && !name.is_empty()
             && renames
         {
             let known = self.client.statements.find(name).cloned();
@@ -332,7 +359,9 @@ impl Requests<'_> {
         };
         let mut effect = Effect::None;
         match Target::read(arrived.body) {
-            Some(Target::Statement(name)) if !name.is_empty() => {
+            Some(Target::Statement(name))
+                if !name.is_empty() || self.client.statements.find(name).is_some() =>
+            {
                 if let Some(statement) = self.client.statements.find(name).cloned() {
                     self.client.statements.remove(name);
                     let name = name.into();
@@ -360,6 +389,18 @@ impl Requests<'_> {
         Disposition::Forward
     }
 
+    /// Whether a Parse of the unnamed statement is to be served from a named one: its text came before, not long ago.
+    fn serves_unnamed_from_cache(&mut self, arrived: &Arrived<'_>, parse: &Parse<'_>) -> bool {
+        self.policy.unnamed_statements == UnnamedStatements::Cache
+            && self.renames()
+            && arrived.whole().is_some()
+            && !self.client.statements.is_full()
+            // What is in a comment is of this one query.
+            && memchr::memmem::find(parse.text(), b"/*").is_none()
+            && is_planned(parse.text())
+            && self.definitions.was_seen(parse.definition)
+    }
+
     /// Whether the client's names are mapped: its next server may be another one.
     pub(super) fn renames(&self) -> bool {
         self.client.mode != PoolMode::Session && self.policy.max_prepared_statements > 0
@@ -381,6 +422,25 @@ impl Requests<'_> {
 
 pub(super) const PARSE_COMPLETE: [u8; 5] = *b"1\0\0\0\x04";
 pub(super) const CLOSE_COMPLETE: [u8; 5] = *b"3\0\0\0\x04";
+
+/// Whether a text is of a kind that is planned: it is worth keeping.
+fn is_planned(text: &[u8]) -> bool {
+    const WORDS: [&[u8]; 8] = [
+        b"select", b"insert", b"update", b"delete", b"with", b"merge", b"values", b"table",
+    ];
+    WORDS.iter().any(|word| {
+        text.get(..word.len())
+            .is_some_and(|begins| begins.eq_ignore_ascii_case(word))
+    })
+}
+
+/// What PostgreSQL says of a statement whose result has changed since it was prepared.
+fn changed_result() -> ErrorResponse {
+    ErrorResponse::error(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "cached plan must not change result type",
+    )
+}
 
 /// What telemetry wants to know of a Parse, in case it fails.
 pub(super) fn parse_in_flight(

@@ -553,6 +553,7 @@ impl Talk {
                     max_query_bytes: 1 << 20,
                 },
                 max_prepared_statements: 100,
+                unnamed_statements: crate::config::choices::UnnamedStatements::Pass,
             },
             bench: Workbench::new(),
             requests: Forwarder::new(),
