@@ -409,3 +409,15 @@ fn the_longest_resting_server_makes_room_for_another_pools() {
     assert_eq!(pool.evict(), Some(2));
     assert_eq!(pool.evict(), None);
 }
+
+#[test]
+fn a_place_for_a_server_of_ones_own_is_there_only_where_nobody_waits_and_none_is_needed() {
+    let (mut pool, now) = (pool_of(2), epoch());
+    assert!(pool.occupy());
+    assert_eq!(waits(&mut pool, "ann", now), 1);
+    assert!(!pool.occupy());
+    assert_eq!(waits(&mut pool, "bob", now), 0);
+    pool.on_lost();
+    assert!(!pool.occupy());
+    assert_eq!(connects(&mut pool, now), 1);
+}

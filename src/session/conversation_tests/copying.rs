@@ -147,3 +147,18 @@ fn a_server_of_which_it_is_unknown_whether_it_answers_is_not_given_away() {
     pair.server(&["Z:I"]);
     assert!(pair.is_releasable());
 }
+
+#[test]
+fn a_stream_for_replication_goes_both_ways_until_both_have_ended_it() {
+    let mut pair = Pair::in_session_mode();
+    pair.client.is_replication = true;
+    let start = "Q:START_REPLICATION SLOT s LOGICAL 0/0|";
+    assert_eq!(pair.client(&[start]), [start]);
+    let stream = ["W:|||", "d:wal"];
+    assert_eq!(pair.server(&stream), stream);
+    assert_eq!(pair.client(&["d:status"]), ["d:status"]);
+    assert_eq!(pair.server(&["d:more", "c:"]), ["d:more", "c:"]);
+    assert_eq!(pair.client(&["d:status", "c:"]), ["d:status", "c:"]);
+    assert_eq!(pair.server(&["C:COPY 0|", "Z:I"]), ["C:COPY 0|", "Z:I"]);
+    assert!(pair.is_releasable() && pair.records().is_empty());
+}

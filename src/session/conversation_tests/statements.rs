@@ -276,3 +276,16 @@ fn who_does_not_prepare_it_again_is_told_so_on_every_server() {
     assert_eq!(pair.received(), [refused, "Z:I"]);
     assert!(pair.is_releasable());
 }
+
+#[test]
+fn a_name_that_is_taken_waits_until_it_is_known_whether_its_statement_was_evicted() {
+    let mut pair = Pair::with(PoolMode::Transaction, 1);
+    prepare(&mut pair, "s", "SELECT 1");
+    pair.client(&["P:t|SELECT 2|||", "H:"]);
+    assert_eq!(pair.server(&["3:", "1:"]), ["1:"]);
+    pair.client(&["E:|||||", "D:Ss|", "S:"]);
+    assert_eq!(pair.client(&["P:t|SELECT 3|||", "S:"]), ["H:"]);
+    let error = error("34000");
+    assert_eq!(pair.server(&[&error, "Z:I"]), [&*error, "Z:I"]);
+    assert_eq!(pair.sent(), ["P:pgspan_2|SELECT 3|||", "S:"]);
+}

@@ -123,7 +123,7 @@ impl Requests<'_> {
         if let Some(refused) = self.refuse_listen(parse.text(), out) {
             return Ok(refused);
         }
-        if !self.is_name_settled(parse.name) {
+        if !self.is_use_settled(parse.name) {
             return Ok(self.pause_unsettled(out));
         }
         let whole = arrived.whole();
