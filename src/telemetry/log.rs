@@ -31,6 +31,15 @@ pub enum LogFormat {
 /// How many lines may wait for being written.
 pub const LINE_QUEUE: usize = 8_192;
 
+/// How long a line waits for others.
+const GATHERING: Duration = Duration::from_millis(2);
+
+/// How many lines are written at a time at most.
+const GATHERED_LINES: usize = 1024;
+
+/// How much room for lines is kept.
+const GATHERED_KEPT: usize = 64 * 1024;
+
 /// A subscriber for `tracing::subscriber::set_global_default`: pgspan's own events from `level` on, what the libraries warn
 /// about, and nothing from OpenTelemetry, whose failures are counted (`pgspan_spans_dropped_total`).
 pub fn subscriber(
@@ -139,10 +148,22 @@ impl Lines {
 }
 
 fn write_lines(mut output: impl Write, receiver: &Receiver<Vec<u8>>, progress: &Progress) {
-    for line in receiver {
+    let mut text = Vec::new();
+    while let Ok(line) = receiver.recv() {
+        // What comes in the same moment leaves in one write, and this thread is woken for it once: connections that come and
+        // go bring a line each time.
+        std::thread::sleep(GATHERING);
+        text.extend_from_slice(&line);
+        let mut count = 1;
+        for line in receiver.try_iter().take(GATHERED_LINES) {
+            text.extend_from_slice(&line);
+            count += 1;
+        }
         // Nobody is left to be told that the log can't be written.
-        let _ = output.write_all(&line).and_then(|()| output.flush());
-        *(progress.written.lock()).unwrap_or_else(PoisonError::into_inner) += 1;
+        let _ = output.write_all(&text).and_then(|()| output.flush());
+        text.clear();
+        text.shrink_to(GATHERED_KEPT);
+        *(progress.written.lock()).unwrap_or_else(PoisonError::into_inner) += count;
         progress.rose.notify_all();
     }
 }
