@@ -9,6 +9,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +23,7 @@ use crate::config::{Config, Listen, Otlp};
 use crate::http::{self, Readiness, Told};
 use crate::net::listener::Listener;
 use crate::reload::{self, Reloader, Source};
+use crate::server_pool::TIME_ROUND;
 use crate::session::tally::ANNOTATION_OUTCOMES;
 use crate::shard::clock;
 use crate::telemetry::exporter::{OtlpEndpoint, OtlpError, OtlpSettings};
@@ -130,6 +132,7 @@ impl App {
         for listener in listeners {
             tasks.spawn(Arc::clone(&acceptor).run(listener, stop_accepting.clone()));
         }
+        tasks.spawn(tell_time(Arc::clone(&acceptor), stop_http.clone()));
         if let Some(http) = http {
             let told = Told {
                 registry,
@@ -197,6 +200,24 @@ impl App {
         };
         // Past the limit the rest is left out.
         let _ = tokio::time::timeout(2 * FLUSH_TIMEOUT, flushed).await;
+    }
+}
+
+/// Tells the workers when to look at the limits of time.
+async fn tell_time(acceptor: Arc<Acceptor>, stop: CancellationToken) {
+    let mut rounds = tokio::time::interval(TIME_ROUND);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let telling = async {
+        loop {
+            rounds.tick().await;
+            for worker in acceptor.workers() {
+                worker.ask(|shard| shard.on_round()).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = telling => {}
     }
 }
 
