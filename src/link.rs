@@ -157,11 +157,15 @@ impl Link {
             self.observe(now);
             self.release_if_done(now)?;
             progressed |= self.receive_server(cx, now)?;
-            progressed |= self.receive_requests(cx, now)?;
-            if !progressed {
+            let requested = self.receive_requests(cx, now)?;
+            // Without a server only what the client sends can bring more.
+            let is_alone = self.server.is_none() && self.client.is_drained();
+            if requested || progressed {
+                self.still_since = None;
+            }
+            if !requested && (!progressed || is_alone) {
                 return self.rest(now);
             }
-            self.still_since = None;
         }
         // Others have their turn; this one goes on afterwards.
         cx.waker().wake_by_ref();
@@ -169,10 +173,13 @@ impl Link {
     }
 
     fn drain_backlogs(&mut self, cx: &mut Context<'_>) -> Result<(), Parting> {
-        if let Poll::Ready(Err(error)) = self.client.poll_drain(cx) {
+        if !self.client.is_drained()
+            && let Poll::Ready(Err(error)) = self.client.poll_drain(cx)
+        {
             return Err(Parting::ClientLost(error));
         }
         if let Some(server) = &mut self.server
+            && !server.lane.is_drained()
             && let Poll::Ready(Err(_)) = server.lane.poll_drain(cx)
         {
             // What it still has to say may say why.
@@ -222,7 +229,9 @@ impl Link {
         match ticket.poll(cx) {
             Poll::Ready(Ok(server)) => {
                 self.card.ticket.take();
-                self.ticket = None;
+                if let Some(ticket) = self.ticket.take() {
+                    self.pool.take_back(ticket);
+                }
                 self.link(server, now);
                 Ok(true)
             }
@@ -279,8 +288,9 @@ impl Link {
         let scratch = &mut *shard.scratch();
         if self.pause.is_some() || !self.held.is_empty() {
             let held = std::mem::take(&mut self.held);
-            self.judge(&held, scratch, now)?;
-            return Ok(true);
+            let judged = self.judge(&held, scratch, now);
+            scratch.held.give_back(held);
+            return judged.map(|()| true);
         }
         let mut read = std::mem::take(&mut scratch.read);
         let outcome = match self.client.socket.poll_read(cx, &mut read) {
@@ -313,8 +323,12 @@ impl Link {
             Poll::Ready(Err(error)) => Err(Parting::ClientLost(error)),
             Poll::Ready(Ok(len)) => {
                 self.pool.metrics.client_received_bytes.add(len as u64);
-                self.held
-                    .extend_from_slice(room.get(..len).unwrap_or_default());
+                let ahead = room.get(..len).unwrap_or_default();
+                if self.held.is_empty() {
+                    self.held = scratch.held.take(ahead);
+                } else {
+                    self.held.extend_from_slice(ahead);
+                }
                 Ok(true)
             }
         }
@@ -332,6 +346,7 @@ impl Link {
                 to_server,
                 to_client,
                 bench,
+                held,
                 ..
             } = scratch;
             if std::mem::take(&mut self.is_newly_linked)
@@ -371,7 +386,7 @@ impl Link {
                 None => return Ok(()),
                 Some(Pause::Terminated) => return Err(Parting::Left),
                 Some(Pause::Throttled | Pause::Unsettled) => {
-                    self.held = rest.to_vec();
+                    self.held = held.take(rest);
                     return Ok(());
                 }
                 Some(Pause::NeedsServer) => match self.pool.checkout(now) {
@@ -384,7 +399,7 @@ impl Link {
                             at: now,
                             queue_cause: Some(cause),
                         });
-                        self.held = rest.to_vec();
+                        self.held = held.take(rest);
                         self.card.ticket.replace(Some(Rc::clone(&ticket)));
                         self.ticket = Some(ticket);
                         return Ok(());

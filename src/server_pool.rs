@@ -50,6 +50,8 @@ pub struct ServerPool {
     pub definitions: RefCell<Definitions>,
     neighbours: Rc<Neighbours>,
     pool: RefCell<Pool<Box<ServerConnection>, Rc<Ticket>>>,
+    /// Tickets that nobody has, so that waiting makes none.
+    spare_tickets: RefCell<Vec<Rc<Ticket>>>,
     /// Clients that are logged in.
     clients: Cell<usize>,
     /// Whether the configuration has no such database any more.
@@ -79,6 +81,9 @@ pub struct ServerPool {
 /// How often limits of time are looked at, unless one ends earlier.
 pub const TIME_ROUND: Duration = Duration::from_secs(1);
 
+/// Spare tickets that are kept at most.
+const SPARE_TICKETS: usize = 256;
+
 impl ServerPool {
     /// An empty pool, and the task that watches its idle servers. Must be called on the worker's thread.
     pub fn start(
@@ -98,6 +103,7 @@ impl ServerPool {
             definitions: RefCell::new(Definitions::new()),
             neighbours,
             pool: RefCell::new(servers),
+            spare_tickets: RefCell::default(),
             clients: Cell::new(0),
             is_removed: Cell::new(false),
             generation: Cell::new(0),
@@ -151,7 +157,7 @@ impl ServerPool {
         if self.is_removed() {
             return Asked::Refused(Refusal::Removed);
         }
-        let ticket = || Rc::new(Ticket::default());
+        let ticket = || self.spare_tickets.borrow_mut().pop().unwrap_or_default();
         let mut place = None;
         let outcome = self
             .pool
@@ -204,6 +210,16 @@ impl ServerPool {
                 };
                 poll_fn(|cx| place.ticket.poll(cx)).await
             }
+        }
+    }
+
+    /// A client has what its ticket was for.
+    pub fn take_back(&self, ticket: Rc<Ticket>) {
+        let mut spare = self.spare_tickets.borrow_mut();
+        // Whoever else still has it may look at it.
+        if Rc::strong_count(&ticket) == 1 && spare.len() < SPARE_TICKETS {
+            ticket.clear();
+            spare.push(ticket);
         }
     }
 

@@ -1,5 +1,5 @@
-//! What a query allocates once its session runs: nothing, unless it sets the trace context. Counted over the whole process, proxy and peers together, with
-//! annotation, metrics and slow-query detection switched on.
+//! What a query allocates once its session runs, also one that waits for a server: nothing, unless it sets the trace context.
+//! Counted over the whole process, proxy and peers together, with annotation, metrics and slow-query detection switched on.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,6 +15,7 @@ use pgspan::app::App;
 use pgspan::config::Config;
 use pgspan::reload::Source;
 use pgspan::session::tally::ANNOTATION_OUTCOMES;
+use pgspan::telemetry::exposition::Format;
 use pgspan::telemetry::log::{LINE_QUEUE, Lines};
 use pgspan::telemetry::registry::{MetricLabels, Registry};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -134,7 +135,18 @@ fn ten_thousand_queries_allocate_nothing() {
             exchange.name
         );
     }
-    let count = traced.allocations(&mut client);
+    let mut clients = [client, proxy.client(), proxy.client(), proxy.client()];
+    let waited = proxy.waits();
+    let count = simple.allocations_of(&mut clients);
+    assert!(
+        count < HOUSEKEEPING,
+        "waiting for a server: {count} allocations"
+    );
+    let waited = proxy.waits() - waited;
+    assert!(waited > COUNTED / 2, "only {waited} queries waited");
+
+    let [client, ..] = &mut clients;
+    let count = traced.allocations(client);
     assert!(
         count < COUNTED * OF_A_SET + HOUSEKEEPING,
         "{}: {count} allocations",
@@ -161,6 +173,25 @@ impl Exchange {
             self.run(client, &mut reply);
         }
         let change = region.change();
+        change.allocations + change.reallocations
+    }
+
+    /// The same of clients that ask all at a time, more than there are servers for.
+    fn allocations_of(&self, clients: &mut [TcpStream]) -> usize {
+        let mut reply = vec![0; self.reply.len()];
+        let mut before = Region::new(ALLOCATOR);
+        for round in 0..(WARM_UP + COUNTED) / clients.len() {
+            if round == WARM_UP / clients.len() {
+                before = Region::new(ALLOCATOR);
+            }
+            for client in &mut *clients {
+                client.write_all(&self.request).unwrap();
+            }
+            for client in &mut *clients {
+                self.receive(client, &mut reply);
+            }
+        }
+        let change = before.change();
         change.allocations + change.reallocations
     }
 
@@ -232,6 +263,7 @@ fn serve(server: &ScriptedServer) {
 /// The proxy, inside this process.
 struct Proxy {
     address: SocketAddr,
+    registry: Arc<Registry>,
     _runtime: tokio::runtime::Runtime,
     _app: App,
 }
@@ -263,13 +295,29 @@ impl Proxy {
             Box::new(move || Ok(checked.clone()))
         };
         let app = runtime
-            .block_on(App::start(checked.config, again, registry, lines))
+            .block_on(App::start(
+                checked.config,
+                again,
+                Arc::clone(&registry),
+                lines,
+            ))
             .unwrap();
         Self {
             address: app.listen_address().unwrap(),
+            registry,
             _runtime: runtime,
             _app: app,
         }
+    }
+
+    /// How many queries have waited for a server that others had.
+    fn waits(&self) -> usize {
+        let text = Format::accepted(None).encode(&self.registry.gather(now()));
+        let line = text.lines().find(|line| {
+            line.starts_with("pgspan_pool_waits_total{") && line.contains("\"pool_full\"")
+        });
+        let count = line.and_then(|line| line.rsplit(' ').next()).unwrap();
+        count.parse().unwrap()
     }
 
     /// A client that is logged in.
