@@ -55,8 +55,6 @@ pub struct Admitted {
     pub version: ProtocolVersion,
     /// What it sent ahead.
     pub ahead: Vec<u8>,
-    /// What it has to be told first: that it has logged in.
-    pub unsent: Vec<u8>,
     /// When it was accepted.
     pub accepted_at: Instant,
     /// Its place among the clients.
@@ -269,7 +267,6 @@ impl Gate {
                     version,
                     // Hardly anybody sends anything ahead; those who don't need not keep the buffer.
                     ahead: entrance.input.to_vec(),
-                    unsent: entrance.out,
                     accepted_at,
                     place,
                 })))
@@ -345,7 +342,7 @@ impl Gate {
             Full::Database => AdmissionError::DatabaseFull,
             Full::User => AdmissionError::UserFull,
         })?);
-        // AuthenticationOk goes with what the worker tells the client: one write less, which wakes the client once less.
+        entrance.flush().await?;
         Ok(Admission::Client {
             message,
             version,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,6 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,15 +19,16 @@ use crate::admission::Gate;
 use crate::allowance::Allowances;
 use crate::cancel::MAX_WORKERS;
 use crate::config::choices::{Compression, LogFormat, LogLevel, WorkerCount};
-use crate::config::{Config, Listen, Otlp};
+use crate::config::{self, Config, Listen, Otlp};
 use crate::http::{self, Readiness, Told};
 use crate::net::listener::Listener;
+use crate::process::PidFile;
 use crate::reload::{self, Reloader, Source};
-use crate::server_pool::TIME_ROUND;
 use crate::session::tally::ANNOTATION_OUTCOMES;
 use crate::shard::clock;
 use crate::telemetry::exporter::{OtlpEndpoint, OtlpError, OtlpSettings};
 use crate::telemetry::log::{self, LINE_QUEUE, Lines};
+use crate::telemetry::log_output::LogOutput;
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::registry::{MetricLabels, Registry};
 use crate::telemetry::slow_query::SlowQueryPolicy;
@@ -65,6 +66,14 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// The log's file can't be opened.
+    #[error("log.file: cannot open {}: {error}", path.display())]
+    LogFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// No exporter can be made of the settings in `[otlp]`.
     #[error("otlp: {0}")]
     Otlp(#[from] OtlpError),
@@ -80,7 +89,7 @@ impl App {
     /// What of it can't be started; nothing is left running then.
     pub async fn start(
         config: Config,
-        source: Source,
+        source: Box<dyn Source>,
         registry: Arc<Registry>,
         lines: Lines,
     ) -> Result<Self, StartError> {
@@ -132,7 +141,6 @@ impl App {
         for listener in listeners {
             tasks.spawn(Arc::clone(&acceptor).run(listener, stop_accepting.clone()));
         }
-        tasks.spawn(tell_time(Arc::clone(&acceptor), stop_http.clone()));
         if let Some(http) = http {
             let told = Told {
                 registry,
@@ -203,29 +211,11 @@ impl App {
     }
 }
 
-/// Tells the workers when to look at the limits of time.
-async fn tell_time(acceptor: Arc<Acceptor>, stop: CancellationToken) {
-    let mut rounds = tokio::time::interval(TIME_ROUND);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let telling = async {
-        loop {
-            rounds.tick().await;
-            for worker in acceptor.workers() {
-                worker.ask(|shard| shard.on_round()).await;
-            }
-        }
-    };
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = telling => {}
-    }
-}
-
 /// Connections to the HTTP listener that the kernel holds until they are accepted.
 const HTTP_BACKLOG: u32 = 128;
 
 /// What `pgspan run` does: serves until it is told to end. SIGTERM and SIGINT drain; a second one, and SIGQUIT, end at once.
-pub fn run(config: Config, source: Source) -> ExitCode {
+pub fn run(config: Config, source: Box<dyn Source>, quiet: bool) -> ExitCode {
     let registry = Arc::new(Registry::new(
         MetricLabels {
             annotation_reasons: ANNOTATION_OUTCOMES,
@@ -234,7 +224,11 @@ pub fn run(config: Config, source: Source) -> ExitCode {
         clock(),
     ));
     let process = Arc::clone(&registry.process);
-    let lines = match Lines::start(io::stderr(), LINE_QUEUE, process) {
+    let output = match log_output(&config.log, quiet) {
+        Ok(output) => output,
+        Err(error) => return failed(&error),
+    };
+    let lines = match Lines::start(output, LINE_QUEUE, process) {
         Ok(lines) => lines,
         Err(error) => return failed(&StartError::Thread(error)),
     };
@@ -263,13 +257,27 @@ pub fn run(config: Config, source: Source) -> ExitCode {
     code
 }
 
-async fn serve(config: Config, source: Source, registry: Arc<Registry>, lines: Lines) -> ExitCode {
+async fn serve(
+    config: Config,
+    source: Box<dyn Source>,
+    registry: Arc<Registry>,
+    lines: Lines,
+) -> ExitCode {
     raise_file_limit(&config);
     let drain_timeout = config.drain.timeout;
+    let pid_file = config.process.pid_file.clone();
     let app = match App::start(config, source, registry, lines).await {
         Ok(app) => app,
         Err(error) => {
             tracing::error!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // Gone when this function ends.
+    let _pid_file = match pid_file.as_deref().map(PidFile::write).transpose() {
+        Ok(file) => file,
+        Err(error) => {
+            tracing::error!("the pid file can't be written: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -452,10 +460,28 @@ fn otlp_settings(otlp: &Otlp) -> Option<OtlpSettings> {
     })
 }
 
+fn log_output(log: &config::Log, quiet: bool) -> Result<LogOutput, StartError> {
+    let mut output = match quiet {
+        true => LogOutput::nowhere(),
+        false => LogOutput::stderr(),
+    };
+    if let Some(path) = &log.file {
+        output = output.and_file(path).map_err(|error| StartError::LogFile {
+            path: path.clone(),
+            error,
+        })?;
+    }
+    if log.syslog {
+        output = output.and_syslog(&log.syslog_ident, log.syslog_facility);
+    }
+    Ok(output)
+}
+
 fn log_format(format: LogFormat) -> log::LogFormat {
     match format {
         LogFormat::Text => log::LogFormat::Text,
         LogFormat::Json => log::LogFormat::Json,
+        LogFormat::PgBouncer => log::LogFormat::PgBouncer,
     }
 }
 

@@ -1,14 +1,10 @@
 //! The command line, and the configuration that it names.
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::secret::Secret;
-use crate::config::{Checked, Config, ConfigErrors, PasswordFile};
+use crate::files::{Files, LoadError};
 
 /// A PostgreSQL proxy that pools like PgBouncer and knows which trace every query belongs to
 #[derive(Debug, PartialEq, Eq, Parser)]
@@ -17,25 +13,60 @@ pub struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: ConfigArgument,
+    run: RunOptions,
 }
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Serve clients (the command that is meant when none is named)
-    Run(ConfigArgument),
+    Run(RunOptions),
     /// Say what is wrong with a configuration, with line and column
     Check(ConfigArgument),
+    /// Print the config.toml that means what a pgbouncer.ini means
+    Import(ImportArgument),
     /// Try it: a throwaway PostgreSQL with pgspan in front of it
     Dev(DevOptions),
 }
 
+/// How to run. The letters are PgBouncer's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct RunOptions {
+    /// Which configuration.
+    #[command(flatten)]
+    pub config: ConfigArgument,
+    /// Run in the background; a pid file has to be configured
+    #[arg(short, long)]
+    pub daemon: bool,
+    /// Log to the configured file alone, not to standard error
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Log more; twice for still more
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Become this user of the system, when started by root
+    #[arg(short, long, value_name = "USERNAME")]
+    pub user: Option<Box<str>>,
+    /// Not supported: PgBouncer's take-over of a running process
+    #[arg(short = 'R', long)]
+    pub reboot: bool,
+}
+
 /// Which configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct ConfigArgument {
-    /// The configuration [default: ./config.toml, or else /etc/pgspan/config.toml]
+    /// A config.toml or a pgbouncer.ini [default: ./config.toml, or else /etc/pgspan/config.toml]
     config: Option<PathBuf>,
+    /// Another config.toml, whose settings win
+    #[arg(long, value_name = "FILE")]
+    with: Option<PathBuf>,
+}
+
+/// What is to be imported.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ImportArgument {
+    /// The pgbouncer.ini
+    pub ini: PathBuf,
 }
 
 /// What `pgspan dev` can be told.
@@ -58,25 +89,6 @@ pub struct DevOptions {
 /// Where a configuration is when none is named.
 const USUAL: [&str; 2] = ["config.toml", "/etc/pgspan/config.toml"];
 
-/// Why no configuration could be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// None is named, and none is where it usually is.
-    #[error("no configuration: name one, or put it into ./config.toml or /etc/pgspan/config.toml")]
-    Nowhere,
-    /// The file cannot be read.
-    #[error("{}: {error}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// What it says is wrong.
-    #[error(transparent)]
-    Wrong(#[from] ConfigErrors),
-}
-
 impl CommandLine {
     /// The command; without one named, it is `run`.
     pub fn command(self) -> Command {
@@ -85,46 +97,21 @@ impl CommandLine {
 }
 
 impl ConfigArgument {
-    /// The file that is meant: the one named, or the first of the two usual ones that exists.
+    /// The files that are meant: the one named, or the first of the two usual ones that exists; and what stands beside it.
     ///
     /// # Errors
     /// If none is named and neither exists.
-    pub fn path(self) -> Result<PathBuf, LoadError> {
+    pub fn files(self) -> Result<Files, LoadError> {
         let usual = || USUAL.into_iter().map(PathBuf::from);
-        self.config
+        let config = self
+            .config
             .or_else(|| usual().find(|path| path.exists()))
-            .ok_or(LoadError::Nowhere)
+            .ok_or(LoadError::Nowhere)?;
+        Ok(Files {
+            config,
+            with: self.with,
+        })
     }
-}
-
-/// The configuration in the file at `path`, with this process's environment; also what a reload calls.
-///
-/// # Errors
-/// If the file cannot be read, or what it says is wrong.
-pub fn load(path: &Path) -> Result<Checked, LoadError> {
-    let text = std::fs::read_to_string(path).map_err(|error| LoadError::Unreadable {
-        path: path.to_owned(),
-        error,
-    })?;
-    let environment = |name: &str| std::env::var(name).ok();
-    let name = path.display().to_string();
-    Ok(Config::from_toml(
-        &text,
-        &name,
-        &environment,
-        &read_password,
-    )?)
-}
-
-fn read_password(path: &Path) -> io::Result<PasswordFile> {
-    let mut file = File::open(path)?;
-    let mode = file.metadata()?.permissions().mode();
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    Ok(PasswordFile {
-        text: Secret::new(text),
-        is_readable_by_everyone: mode & 0o004 != 0,
-    })
 }
 
 #[cfg(test)]
@@ -134,23 +121,56 @@ mod tests {
     #[test]
     fn run_is_meant_when_no_command_is_named() {
         let run = |config: &str| {
-            Command::Run(ConfigArgument {
-                config: Some(config.into()),
+            Command::Run(RunOptions {
+                config: named(config),
+                ..RunOptions::default()
             })
         };
         assert_eq!(parse(&["config.toml"]), run("config.toml"));
         assert_eq!(parse(&["run", "other.toml"]), run("other.toml"));
         assert_eq!(parse(&[]), parse(&["run"]));
-        assert_eq!(parse(&[]), Command::Run(ConfigArgument { config: None }));
+        assert_eq!(parse(&[]), Command::Run(RunOptions::default()));
     }
 
     #[test]
     fn check_names_a_configuration() {
-        let config = Some("pool.toml".into());
         assert_eq!(
             parse(&["check", "pool.toml"]),
-            Command::Check(ConfigArgument { config })
+            Command::Check(named("pool.toml"))
         );
+    }
+
+    #[test]
+    fn pgbouncers_letters_and_words_mean_what_they_mean_there() {
+        let options = RunOptions {
+            config: named("pgbouncer.ini"),
+            daemon: true,
+            quiet: true,
+            verbose: 2,
+            user: Some("postgres".into()),
+            reboot: true,
+        };
+        let letters = [
+            "-d",
+            "-q",
+            "-v",
+            "-v",
+            "-R",
+            "-u",
+            "postgres",
+            "pgbouncer.ini",
+        ];
+        assert_eq!(parse(&letters), Command::Run(options.clone()));
+        let words = [
+            "--daemon",
+            "--quiet",
+            "--verbose",
+            "--verbose",
+            "--reboot",
+            "--user=postgres",
+            "pgbouncer.ini",
+        ];
+        assert_eq!(parse(&words), Command::Run(options));
     }
 
     #[test]
@@ -179,6 +199,13 @@ mod tests {
     fn what_is_not_known_is_refused() {
         for wrong in [&["pgspan", "--prot"][..], &["pgspan", "a.toml", "b.toml"]] {
             assert!(CommandLine::try_parse_from(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    fn named(config: &str) -> ConfigArgument {
+        ConfigArgument {
+            config: Some(config.into()),
+            with: None,
         }
     }
 

@@ -101,7 +101,6 @@ async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
         replication,
         version,
         ahead,
-        unsent,
         accepted_at,
         place,
         ..
@@ -111,7 +110,6 @@ async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
     let key = PoolKey::new(&shard.config(), &database, &user);
     let process = shard.process();
     let mut out = Outbound::new();
-    out.copy(&unsent);
     let outcome = prepare(
         shard,
         &key,
@@ -156,7 +154,6 @@ async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
                 elapsed.as_secs()
             );
             out.clear();
-            out.copy(&unsent);
             out.write(|out| refused.encode(out));
             if lane.send(&mut out, &[]).is_ok() {
                 // It may be that nobody reads it.

@@ -157,15 +157,11 @@ impl Link {
             self.observe(now);
             self.release_if_done(now)?;
             progressed |= self.receive_server(cx, now)?;
-            let requested = self.receive_requests(cx, now)?;
-            // Without a server only what the client sends can bring more.
-            let is_alone = self.server.is_none() && self.client.is_drained();
-            if requested || progressed {
-                self.still_since = None;
-            }
-            if !requested && (!progressed || is_alone) {
+            progressed |= self.receive_requests(cx, now)?;
+            if !progressed {
                 return self.rest(now);
             }
+            self.still_since = None;
         }
         // Others have their turn; this one goes on afterwards.
         cx.waker().wake_by_ref();
@@ -173,13 +169,10 @@ impl Link {
     }
 
     fn drain_backlogs(&mut self, cx: &mut Context<'_>) -> Result<(), Parting> {
-        if !self.client.is_drained()
-            && let Poll::Ready(Err(error)) = self.client.poll_drain(cx)
-        {
+        if let Poll::Ready(Err(error)) = self.client.poll_drain(cx) {
             return Err(Parting::ClientLost(error));
         }
         if let Some(server) = &mut self.server
-            && !server.lane.is_drained()
             && let Poll::Ready(Err(_)) = server.lane.poll_drain(cx)
         {
             // What it still has to say may say why.
@@ -229,9 +222,7 @@ impl Link {
         match ticket.poll(cx) {
             Poll::Ready(Ok(server)) => {
                 self.card.ticket.take();
-                if let Some(ticket) = self.ticket.take() {
-                    self.pool.take_back(ticket);
-                }
+                self.ticket = None;
                 self.link(server, now);
                 Ok(true)
             }
@@ -288,9 +279,8 @@ impl Link {
         let scratch = &mut *shard.scratch();
         if self.pause.is_some() || !self.held.is_empty() {
             let held = std::mem::take(&mut self.held);
-            let judged = self.judge(&held, scratch, now);
-            scratch.held.give_back(held);
-            return judged.map(|()| true);
+            self.judge(&held, scratch, now)?;
+            return Ok(true);
         }
         let mut read = std::mem::take(&mut scratch.read);
         let outcome = match self.client.socket.poll_read(cx, &mut read) {
@@ -323,12 +313,8 @@ impl Link {
             Poll::Ready(Err(error)) => Err(Parting::ClientLost(error)),
             Poll::Ready(Ok(len)) => {
                 self.pool.metrics.client_received_bytes.add(len as u64);
-                let ahead = room.get(..len).unwrap_or_default();
-                if self.held.is_empty() {
-                    self.held = scratch.held.take(ahead);
-                } else {
-                    self.held.extend_from_slice(ahead);
-                }
+                self.held
+                    .extend_from_slice(room.get(..len).unwrap_or_default());
                 Ok(true)
             }
         }
@@ -346,7 +332,6 @@ impl Link {
                 to_server,
                 to_client,
                 bench,
-                held,
                 ..
             } = scratch;
             if std::mem::take(&mut self.is_newly_linked)
@@ -386,7 +371,7 @@ impl Link {
                 None => return Ok(()),
                 Some(Pause::Terminated) => return Err(Parting::Left),
                 Some(Pause::Throttled | Pause::Unsettled) => {
-                    self.held = held.take(rest);
+                    self.held = rest.to_vec();
                     return Ok(());
                 }
                 Some(Pause::NeedsServer) => match self.pool.checkout(now) {
@@ -399,7 +384,7 @@ impl Link {
                             at: now,
                             queue_cause: Some(cause),
                         });
-                        self.held = held.take(rest);
+                        self.held = rest.to_vec();
                         self.card.ticket.replace(Some(Rc::clone(&ticket)));
                         self.ticket = Some(ticket);
                         return Ok(());

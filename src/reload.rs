@@ -11,8 +11,20 @@ use crate::config::{Checked, Config};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::worker::{Mail, Worker};
 
-/// Reads the configuration again, from where it came from at the start.
-pub type Source = Box<dyn Fn() -> Result<Checked, Refused> + Send + Sync>;
+/// Where the configuration came from.
+pub trait Source: Send + Sync {
+    /// Reads it again. What was set since is forgotten.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is wrong.
+    fn read(&self) -> Result<Checked, Refused>;
+
+    /// What it was when it was read last, with one more setting of PgBouncer's name changed, until it is read again.
+    ///
+    /// # Errors
+    /// If there is no such setting, or it cannot be this.
+    fn set(&self, key: &str, value: &str) -> Result<Checked, Refused>;
+}
 
 /// Why a configuration was not taken: what is wrong with it, for the log.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -21,7 +33,7 @@ pub struct Refused(pub String);
 
 /// Reads the configuration again and hands it to everyone who goes by it.
 pub struct Reloader {
-    source: Source,
+    source: Box<dyn Source>,
     gate: Arc<Gate>,
     workers: Arc<[Worker]>,
     process: Arc<ProcessMetrics>,
@@ -38,7 +50,7 @@ impl fmt::Debug for Reloader {
 impl Reloader {
     /// For a proxy that runs with `config`.
     pub fn new(
-        source: Source,
+        source: Box<dyn Source>,
         config: Arc<Config>,
         gate: Arc<Gate>,
         workers: Arc<[Worker]>,
@@ -58,10 +70,20 @@ impl Reloader {
     /// # Errors
     /// If it is not; nothing has changed then.
     pub async fn reload(&self) -> Result<(), Refused> {
-        let Checked { config, warnings } = (self.source)()?;
+        let Checked { config, warnings } = self.source.read()?;
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
+        self.replace(|_| config).await;
+        Ok(())
+    }
+
+    /// Changes one setting by PgBouncer's name of it, until the configuration is read again.
+    ///
+    /// # Errors
+    /// If there is no such setting, or it cannot be this; nothing has changed then.
+    pub async fn set(&self, key: &str, value: &str) -> Result<(), Refused> {
+        let Checked { config, .. } = self.source.set(key, value)?;
         self.replace(|_| config).await;
         Ok(())
     }

@@ -14,37 +14,6 @@ pub struct Scratch {
     pub to_client: Outbound,
     /// What requests are worked on with.
     pub bench: Workbench,
-    /// For what clients sent that wait for a server.
-    pub held: SpareBuffers,
-}
-
-/// Buffers that nobody uses. A client that waits takes one and gives it back when it waits no more: a resting client owns
-/// none, and in the steady state none is made.
-#[derive(Debug, Default)]
-pub struct SpareBuffers(Vec<Vec<u8>>);
-
-impl SpareBuffers {
-    /// How many are kept, and up to which size.
-    const MOST: usize = 256;
-    const LARGEST: usize = 4096;
-
-    /// A buffer with a copy of these bytes.
-    pub fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
-        if bytes.is_empty() {
-            return Vec::new();
-        }
-        let mut buffer = self.0.pop().unwrap_or_default();
-        buffer.extend_from_slice(bytes);
-        buffer
-    }
-
-    /// Takes a buffer back.
-    pub fn give_back(&mut self, mut buffer: Vec<u8>) {
-        if (1..=Self::LARGEST).contains(&buffer.capacity()) && self.0.len() < Self::MOST {
-            buffer.clear();
-            self.0.push(buffer);
-        }
-    }
 }
 
 /// How much is read at a time.
@@ -58,7 +27,6 @@ impl Scratch {
             to_server: Outbound::new(),
             to_client: Outbound::new(),
             bench: Workbench::new(),
-            held: SpareBuffers::default(),
         }
     }
 }

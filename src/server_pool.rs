@@ -50,8 +50,6 @@ pub struct ServerPool {
     pub definitions: RefCell<Definitions>,
     neighbours: Rc<Neighbours>,
     pool: RefCell<Pool<Box<ServerConnection>, Rc<Ticket>>>,
-    /// Tickets that nobody has, so that waiting makes none.
-    spare_tickets: RefCell<Vec<Rc<Ticket>>>,
     /// Clients that are logged in.
     clients: Cell<usize>,
     /// Whether the configuration has no such database any more.
@@ -81,9 +79,6 @@ pub struct ServerPool {
 /// How often limits of time are looked at, unless one ends earlier.
 pub const TIME_ROUND: Duration = Duration::from_secs(1);
 
-/// Spare tickets that are kept at most.
-const SPARE_TICKETS: usize = 256;
-
 impl ServerPool {
     /// An empty pool, and the task that watches its idle servers. Must be called on the worker's thread.
     pub fn start(
@@ -103,7 +98,6 @@ impl ServerPool {
             definitions: RefCell::new(Definitions::new()),
             neighbours,
             pool: RefCell::new(servers),
-            spare_tickets: RefCell::default(),
             clients: Cell::new(0),
             is_removed: Cell::new(false),
             generation: Cell::new(0),
@@ -157,7 +151,7 @@ impl ServerPool {
         if self.is_removed() {
             return Asked::Refused(Refusal::Removed);
         }
-        let ticket = || self.spare_tickets.borrow_mut().pop().unwrap_or_default();
+        let ticket = || Rc::new(Ticket::default());
         let mut place = None;
         let outcome = self
             .pool
@@ -210,16 +204,6 @@ impl ServerPool {
                 };
                 poll_fn(|cx| place.ticket.poll(cx)).await
             }
-        }
-    }
-
-    /// A client has what its ticket was for.
-    pub fn take_back(&self, ticket: Rc<Ticket>) {
-        let mut spare = self.spare_tickets.borrow_mut();
-        // Whoever else still has it may look at it.
-        if Rc::strong_count(&ticket) == 1 && spare.len() < SPARE_TICKETS {
-            ticket.clear();
-            spare.push(ticket);
         }
     }
 
@@ -283,7 +267,8 @@ impl ServerPool {
             database = &*identity.database,
             user = &*identity.user,
             server_pid = server.process_id(),
-            "server connection closing because: {} (age={}s)",
+            server = %server.card.address,
+            "closing because: {} (age={}s)",
             why.in_words(),
             age.as_secs(),
         );

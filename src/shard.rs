@@ -408,15 +408,7 @@ impl Shard {
         }
     }
 
-    /// A round of time has passed.
-    pub fn on_round(&self) {
-        self.neighbours.on_waiting.notify_one();
-    }
-
     /// Keeps the limits of time: coarsely, as nobody's query depends on it.
-    ///
-    /// The rounds are told by another thread: a runtime that has no timer to think of sleeps and wakes for less, and the
-    /// kernel sets none up for each time that it sleeps.
     pub async fn keep_time(self: Rc<Self>) {
         const FINE: Duration = Duration::from_millis(5);
         loop {
@@ -430,11 +422,10 @@ impl Shard {
                 .min()
                 .map_or(TIME_ROUND, |deadline| deadline.clamp(FINE, TIME_ROUND));
             self.wake_overdue(now);
-            if pause == TIME_ROUND {
-                // Woken early only by somebody whose wait may end before the next round.
-                self.neighbours.on_waiting.notified().await;
-            } else {
-                tokio::time::sleep(pause).await;
+            // Woken early only by somebody whose wait may end before the next round.
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.neighbours.on_waiting.notified(), if pause == TIME_ROUND => {}
             }
         }
     }

@@ -226,7 +226,7 @@ fn a_misspelt_key_is_named_with_the_nearest_one_and_its_place() {
     );
     assert_eq!(
         wrong("[drain]\npatience = \"1s\""),
-        "config.toml:2:1: unknown key `patience` in [drain]; known are `timeout`"
+        "config.toml:2:1: unknown key `patience` in [drain]; known are `on_sigterm`, `timeout`"
     );
 }
 

@@ -26,7 +26,7 @@ const FLOORS: [&[&str]; 5] = [
         "reload",
         "admin",
     ],
-    &["app", "cli", "dev"],
+    &["app", "cli", "dev", "files", "process"],
 ];
 
 /// What the lowest floors never name.

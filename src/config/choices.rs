@@ -139,6 +139,49 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+    /// As PgBouncer writes them.
+    #[serde(rename = "pgbouncer")]
+    PgBouncer,
+}
+
+/// What SIGTERM means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnSigterm {
+    /// Resting clients are sent away at once, the others after their transaction.
+    Drain,
+    /// Every client may stay as long as it likes; none is let in. PgBouncer's way.
+    WaitForClients,
+}
+
+/// Which kind of program writes to the system's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyslogFacility {
+    /// `LOG_USER`.
+    User = 1,
+    /// `LOG_DAEMON`.
+    Daemon = 3,
+    /// `LOG_AUTH`.
+    Auth = 4,
+    /// `LOG_AUTHPRIV`.
+    AuthPriv = 10,
+    /// `LOG_LOCAL0`.
+    Local0 = 16,
+    /// `LOG_LOCAL1`.
+    Local1,
+    /// `LOG_LOCAL2`.
+    Local2,
+    /// `LOG_LOCAL3`.
+    Local3,
+    /// `LOG_LOCAL4`.
+    Local4,
+    /// `LOG_LOCAL5`.
+    Local5,
+    /// `LOG_LOCAL6`.
+    Local6,
+    /// `LOG_LOCAL7`.
+    Local7,
 }
 
 /// The least important lines that are logged.

@@ -6,7 +6,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::choices::{
-    AuthMethod, CommentFormat, LogFormat, LogLevel, OnMissing, Placement, WorkerCount,
+    AuthMethod, CommentFormat, LogFormat, LogLevel, OnMissing, OnSigterm, Placement,
+    SyslogFacility, WorkerCount,
 };
 use super::{
     Annotation, Auth, Database, Drain, Host, Http, Listen, Log, PoolSettings, SlowQuery, Trace,
@@ -123,6 +124,15 @@ impl Default for Log {
         Self {
             format: LogFormat::Text,
             level: LogLevel::Info,
+            file: None,
+            connections: true,
+            disconnections: true,
+            pooler_errors: true,
+            stats: true,
+            stats_period: Duration::from_secs(60),
+            syslog: false,
+            syslog_ident: "pgspan".into(),
+            syslog_facility: SyslogFacility::Daemon,
         }
     }
 }
@@ -131,6 +141,7 @@ impl Default for Drain {
     /// Less than the 30 s after which Kubernetes kills what is still there: the goodbye stays ours.
     fn default() -> Self {
         Self {
+            on_sigterm: OnSigterm::Drain,
             timeout: Some(Duration::from_secs(25)),
         }
     }

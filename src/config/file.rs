@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::choices::{
-    AuthMethod, CommentFormat, Compression, LogFormat, LogLevel, OnMissing, OtlpProtocol, Placement,
+    AuthMethod, CommentFormat, Compression, LogFormat, LogLevel, OnMissing, OnSigterm,
+    OtlpProtocol, Placement, SyslogFacility,
 };
 use super::pool::PoolOverrides;
 use super::units::{
@@ -32,6 +33,7 @@ pub(super) struct ConfigFile {
     pub(super) otlp: OtlpTable,
     pub(super) log: LogTable,
     pub(super) drain: DrainTable,
+    pub(super) process: ProcessTable,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -143,10 +145,27 @@ pub(super) struct OtlpTable {
 pub(super) struct LogTable {
     pub(super) format: Option<LogFormat>,
     pub(super) level: Option<LogLevel>,
+    pub(super) file: Option<PathBuf>,
+    pub(super) connections: Option<bool>,
+    pub(super) disconnections: Option<bool>,
+    pub(super) pooler_errors: Option<bool>,
+    pub(super) stats: Option<bool>,
+    pub(super) stats_period: Option<PositiveTime>,
+    pub(super) syslog: Option<bool>,
+    pub(super) syslog_ident: Option<Box<str>>,
+    pub(super) syslog_facility: Option<SyslogFacility>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub(super) struct DrainTable {
+    pub(super) on_sigterm: Option<OnSigterm>,
     pub(super) timeout: Option<TimeLimit>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct ProcessTable {
+    pub(super) pid_file: Option<PathBuf>,
+    pub(super) user: Option<Box<str>>,
 }

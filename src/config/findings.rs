@@ -72,6 +72,24 @@ pub(super) struct Document<'a> {
     pub(super) table: &'a DeTable<'a>,
 }
 
+/// The findings about several files in one, with their places. The last file that has a key is to blame for it.
+pub(super) fn problems_of(documents: &[Document<'_>], findings: Vec<Finding>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for finding in findings {
+        let path = match &finding {
+            Finding::Key { path, .. } => path.as_slice(),
+            Finding::Variable { .. } => &[],
+        };
+        let to_blame = documents.iter().rev().find(|document| document.has(path));
+        if let Some(document) = to_blame.or(documents.first()) {
+            problems.push(document.problem(finding));
+        }
+    }
+    problems
+        .sort_by(|one, other| (&one.source, one.position).cmp(&(&other.source, other.position)));
+    problems
+}
+
 impl Document<'_> {
     /// The findings with their places, in the order of the file.
     pub(super) fn problems(&self, findings: Vec<Finding>) -> Vec<Problem> {
@@ -114,6 +132,21 @@ impl Document<'_> {
             key: dotted(&path).into(),
             message: message(&path, is_table, &reason).into(),
         }
+    }
+
+    /// Whether the key is written here.
+    fn has(&self, path: &[String]) -> bool {
+        let Some((last, tables)) = path.split_last() else {
+            return true;
+        };
+        let mut table = self.table;
+        for key in tables {
+            match table.get(key.as_str()).map(|value| value.get_ref()) {
+                Some(DeValue::Table(inner)) => table = inner,
+                _ => return false,
+            }
+        }
+        table.contains_key(last.as_str())
     }
 
     /// The place of the key, or of the nearest table around it that is written; and whether the key is a table.
@@ -170,7 +203,7 @@ fn unknown_key(path: &[String], known: &[&str]) -> String {
 }
 
 /// The keys as TOML writes them: `databases."*".host`.
-fn dotted(path: &[String]) -> String {
+pub(super) fn dotted(path: &[String]) -> String {
     let keys: Vec<String> = path
         .iter()
         .map(|key| {

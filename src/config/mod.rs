@@ -4,6 +4,7 @@
 //! down in parts and replaced whole on reload. This floor reads no file and no environment: both come in as closures.
 
 pub mod choices;
+pub mod ini;
 pub mod secret;
 
 mod check;
@@ -27,17 +28,18 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 pub use self::otlp::Otlp;
 pub use self::pool::{EMPTY_QUERY, PoolOverrides, PoolSettings};
 pub use self::problem::{ConfigErrors, Position, Problem};
 
 use self::choices::{
-    AuthMethod, CommentFormat, LogFormat, LogLevel, OnMissing, Placement, WorkerCount,
+    AuthMethod, CommentFormat, LogFormat, LogLevel, OnMissing, OnSigterm, Placement,
+    SyslogFacility, WorkerCount,
 };
 use self::file::ConfigFile;
-use self::findings::{Document, Finding, Findings};
+use self::findings::{Document, Finding, Findings, problems_of};
 use self::resolve::Surroundings;
 use self::secret::Secret;
 
@@ -72,6 +74,11 @@ pub struct Config {
     pub log: Log,
     /// How a shutdown goes.
     pub drain: Drain,
+    /// What the process is beside a proxy.
+    pub process: Process,
+    /// The settings of PgBouncer as its ini file wrote them, if it was one: what the console shows of those without a
+    /// counterpart.
+    pub written: BTreeMap<Box<str>, Box<str>>,
 }
 
 /// `[listen]`: where clients connect.
@@ -258,13 +265,58 @@ pub struct Log {
     pub format: LogFormat,
     /// Which are.
     pub level: LogLevel,
+    /// The file that they are appended to; `None`: standard error.
+    pub file: Option<PathBuf>,
+    /// Whether logins are among them.
+    pub connections: bool,
+    /// Whether partings are, of clients and of servers.
+    pub disconnections: bool,
+    /// Whether errors are that the proxy itself answers clients.
+    pub pooler_errors: bool,
+    /// Whether there is a line with averages in each `stats_period`.
+    pub stats: bool,
+    /// How long averages are taken over.
+    pub stats_period: Duration,
+    /// Whether the system's log gets them, too.
+    pub syslog: bool,
+    /// What the program is called there.
+    pub syslog_ident: Box<str>,
+    /// Which kind of program it is there.
+    pub syslog_facility: SyslogFacility,
+}
+
+/// `[process]`: what the process is beside a proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// The file that its id is written to.
+    pub pid_file: Option<PathBuf>,
+    /// Who it becomes when root has started it.
+    pub user: Option<Box<str>>,
 }
 
 /// `[drain]`: how a shutdown goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drain {
+    /// What SIGTERM means.
+    pub on_sigterm: OnSigterm,
     /// How long clients may stay after SIGTERM; `None`: as long as they like.
     pub timeout: Option<Duration>,
+}
+
+/// Puts what a later file says over what an earlier one says, key by key.
+fn merge<'i>(earlier: &mut DeTable<'i>, later: &DeTable<'i>) {
+    for (key, value) in later {
+        match (earlier.get_mut(key), value.get_ref()) {
+            (Some(known), DeValue::Table(table)) if known.get_ref().is_table() => {
+                if let DeValue::Table(known) = known.get_mut() {
+                    merge(known, table);
+                }
+            }
+            _ => {
+                earlier.insert(key.clone(), value.clone());
+            }
+        }
+    }
 }
 
 /// What a reader of password files hands over.
@@ -273,6 +325,15 @@ pub struct PasswordFile {
     pub text: Secret,
     /// Whether users of the system other than its owner and group may read it.
     pub is_readable_by_everyone: bool,
+}
+
+/// A config.toml: its name, which stands in messages, and its text.
+#[derive(Clone, Copy)]
+pub struct Layer<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// The text; it may hold secrets.
+    pub text: &'a str,
 }
 
 /// A configuration, and what is doubtful about it.
@@ -299,29 +360,128 @@ impl Config {
         environment: &dyn Fn(&str) -> Option<String>,
         read: &dyn Fn(&Path) -> io::Result<PasswordFile>,
     ) -> Result<Checked, ConfigErrors> {
-        let (table, syntax_errors) = DeTable::parse_recoverable(text);
-        let document = Document {
-            name,
-            text,
-            table: table.get_ref(),
-        };
-        if !syntax_errors.is_empty() {
-            let problems = syntax_errors
-                .iter()
-                .map(|error| document.syntax_problem(error));
-            return Err(ConfigErrors(problems.collect()));
-        }
+        let folder = Path::new(name).parent().unwrap_or_else(|| Path::new(""));
+        let layer = Layer { name, text };
+        Self::from_layers(&[layer], folder, environment, read)
+    }
 
-        let (file, refusals) = reader::read::<ConfigFile>(document.table);
-        if !refusals.is_empty() {
-            let findings = refusals.into_iter().map(Finding::from).collect();
-            return Err(ConfigErrors(document.problems(findings)));
+    /// Reads a configuration, and another one beside it whose settings win.
+    ///
+    /// # Errors
+    /// As [`Config::from_toml`].
+    pub fn from_toml_with(
+        file: Layer<'_>,
+        with: &[Layer<'_>],
+        environment: &dyn Fn(&str) -> Option<String>,
+        read: &dyn Fn(&Path) -> io::Result<PasswordFile>,
+    ) -> Result<Checked, ConfigErrors> {
+        let folder = Path::new(file.name)
+            .parent()
+            .unwrap_or_else(|| Path::new(""));
+        let layers: Vec<_> = std::iter::once(file).chain(with.iter().copied()).collect();
+        Self::from_layers(&layers, folder, environment, read)
+    }
+
+    /// Reads a PgBouncer configuration: what `ini` says, and `with` beside it, a config.toml whose settings win.
+    ///
+    /// # Errors
+    /// As [`Config::from_toml`].
+    pub fn from_ini(
+        document: &ini::Document,
+        name: &str,
+        with: Option<Layer<'_>>,
+        surroundings: &ini::Surroundings<'_>,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Checked, ConfigErrors> {
+        let translation = Self::translated(document, surroundings)?;
+        let text = translation.to_toml();
+        let layers: Vec<_> = std::iter::once(Layer { name, text: &text })
+            .chain(with)
+            .collect();
+        let locate = |problem: Problem| match *problem.source == *name {
+            true => translation.locate(problem),
+            false => problem,
+        };
+        let checked =
+            Self::from_layers(&layers, surroundings.folder, environment, surroundings.read);
+        let mut checked = checked.map_err(|ConfigErrors(problems)| {
+            ConfigErrors(problems.into_iter().map(&locate).collect())
+        })?;
+        checked.config.written = translation.written.clone();
+        let warnings = checked.warnings.into_iter().map(locate);
+        checked.warnings = translation
+            .warnings
+            .iter()
+            .cloned()
+            .chain(warnings)
+            .collect();
+        Ok(checked)
+    }
+
+    /// The config.toml that means what a PgBouncer configuration means.
+    ///
+    /// # Errors
+    /// Everything that is wrong in its own terms.
+    pub fn translated(
+        document: &ini::Document,
+        surroundings: &ini::Surroundings<'_>,
+    ) -> Result<ini::Translation, ConfigErrors> {
+        let mut translation = ini::Translation::of(document, surroundings).map_err(ConfigErrors)?;
+        let text = translation.to_toml();
+        if let Ok(table) = DeTable::parse(&text) {
+            let (_, refusals) = reader::read::<ConfigFile>(table.get_ref());
+            translation.leave_out(refusals.iter().filter_map(|refusal| match refusal.reason {
+                reader::Reason::UnknownKey(_) => Some(refusal.path.as_slice()),
+                reader::Reason::WrongValue(_) => {
+                    (refusal.path == ["auth", "method"]).then_some(refusal.path.as_slice())
+                }
+            }));
         }
+        Ok(translation)
+    }
+
+    /// Reads several files as one: what a later one says wins. Relative names of files start from `folder`.
+    fn from_layers(
+        layers: &[Layer<'_>],
+        folder: &Path,
+        environment: &dyn Fn(&str) -> Option<String>,
+        read: &dyn Fn(&Path) -> io::Result<PasswordFile>,
+    ) -> Result<Checked, ConfigErrors> {
+        let parsed: Vec<_> = layers
+            .iter()
+            .map(|layer| DeTable::parse_recoverable(layer.text))
+            .collect();
+        let mut documents = Vec::new();
+        let mut problems = Vec::new();
+        for (layer, (table, syntax_errors)) in layers.iter().zip(&parsed) {
+            let document = Document {
+                name: layer.name,
+                text: layer.text,
+                table: table.get_ref(),
+            };
+            problems.extend(syntax_errors.iter().map(|it| document.syntax_problem(it)));
+            documents.push(document);
+        }
+        if problems.is_empty() {
+            for document in &documents {
+                let (_, refusals) = reader::read::<ConfigFile>(document.table);
+                let findings = refusals.into_iter().map(Finding::from).collect();
+                problems.extend(document.problems(findings));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(ConfigErrors(problems));
+        }
+        let mut merged = DeTable::new();
+        for document in &documents {
+            merge(&mut merged, document.table);
+        }
+        let (file, _) = reader::read::<ConfigFile>(&merged);
 
         let surroundings = Surroundings {
             environment,
             read,
-            folder: Path::new(name).parent().unwrap_or_else(|| Path::new("")),
+            folder,
         };
         let mut findings = Findings::default();
         let config = Self::resolve(file, &surroundings, &mut findings);
@@ -329,9 +489,9 @@ impl Config {
             config.check(&mut findings);
         }
         if !findings.errors.is_empty() {
-            return Err(ConfigErrors(document.problems(findings.errors)));
+            return Err(ConfigErrors(problems_of(&documents, findings.errors)));
         }
-        let warnings = document.problems(findings.warnings);
+        let warnings = problems_of(&documents, findings.warnings);
         Ok(Checked { config, warnings })
     }
 

@@ -40,6 +40,18 @@ impl Position {
     }
 }
 
+impl From<Problem> for ConfigErrors {
+    fn from(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+}
+
+impl From<Vec<Problem>> for ConfigErrors {
+    fn from(problems: Vec<Problem>) -> Self {
+        Self(problems)
+    }
+}
+
 impl ConfigErrors {
     /// The problems, at least one.
     pub fn problems(&self) -> &[Problem] {

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::defaults::DEFAULT_PORT;
 use super::file::{
-    AnnotationTable, ConfigFile, DatabaseTable, ListenTable, SlowQueryTable, TraceTable, UserTable,
+    AnnotationTable, ConfigFile, DatabaseTable, ListenTable, LogTable, SlowQueryTable, TraceTable,
+    UserTable,
 };
 use super::findings::Findings;
 use super::pool::PoolSettings;
@@ -15,7 +16,7 @@ use super::secret::Secret;
 use super::units::SecretText;
 use super::{
     Annotation, Auth, Config, Console, Database, Drain, Host, Http, Listen, Log, Otlp,
-    PasswordFile, SlowQuery, Trace, UnixSocket, User, Workers,
+    PasswordFile, Process, SlowQuery, Trace, UnixSocket, User, Workers,
 };
 
 /// What a configuration may ask of the outside.
@@ -75,11 +76,14 @@ impl Config {
             annotation: resolve_annotation(file.annotation, default.annotation),
             slow_query: resolve_slow_query(file.slow_query, default.slow_query),
             otlp: Otlp::resolve(file.otlp, surroundings, findings),
-            log: Log {
-                format: file.log.format.unwrap_or(default.log.format),
-                level: file.log.level.unwrap_or(default.log.level),
+            log: resolve_log(file.log, default.log, surroundings.folder),
+            process: Process {
+                pid_file: file_in(surroundings.folder, file.process.pid_file),
+                user: file.process.user.filter(|user| !user.is_empty()),
             },
+            written: default.written,
             drain: Drain {
+                on_sigterm: file.drain.on_sigterm.unwrap_or(default.drain.on_sigterm),
                 timeout: file.drain.timeout.map_or(default.drain.timeout, |it| it.0),
             },
         }
@@ -120,6 +124,28 @@ fn resolve_listen(table: ListenTable, default: Listen, findings: &mut Findings) 
         login_timeout: table.login_timeout.map_or(default.login_timeout, |it| it.0),
         backlog: table.backlog.map_or(default.backlog, |it| it.0),
     }
+}
+
+fn resolve_log(table: LogTable, default: Log, folder: &Path) -> Log {
+    Log {
+        format: table.format.unwrap_or(default.format),
+        level: table.level.unwrap_or(default.level),
+        file: file_in(folder, table.file),
+        connections: table.connections.unwrap_or(default.connections),
+        disconnections: table.disconnections.unwrap_or(default.disconnections),
+        pooler_errors: table.pooler_errors.unwrap_or(default.pooler_errors),
+        stats: table.stats.unwrap_or(default.stats),
+        stats_period: table.stats_period.map_or(default.stats_period, |it| it.0),
+        syslog: table.syslog.unwrap_or(default.syslog),
+        syslog_ident: table.syslog_ident.unwrap_or(default.syslog_ident),
+        syslog_facility: table.syslog_facility.unwrap_or(default.syslog_facility),
+    }
+}
+
+/// A file's name from the folder of the configuration on; an empty one names none.
+fn file_in(folder: &Path, name: Option<PathBuf>) -> Option<PathBuf> {
+    let name = name.filter(|name| !name.as_os_str().is_empty())?;
+    Some(folder.join(name))
 }
 
 fn resolve_trace(table: TraceTable, default: Trace) -> Trace {

@@ -30,7 +30,6 @@ impl Lane {
     }
 
     /// Whether everything has been written.
-    #[inline]
     pub fn is_drained(&self) -> bool {
         self.backlog.is_empty() && !self.socket.has_unsent()
     }

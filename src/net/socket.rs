@@ -105,7 +105,17 @@ impl Stream {
         match self {
             Self::Tcp(stream) => {
                 stream.set_nonblocking(true)?;
-                prepare_tcp(&SockRef::from(stream))
+                stream.set_nodelay(true)?;
+                let Keepalive {
+                    idle,
+                    interval,
+                    retries,
+                } = Keepalive::DEFAULT;
+                let keepalive = TcpKeepalive::new()
+                    .with_time(idle)
+                    .with_interval(interval)
+                    .with_retries(retries);
+                SockRef::from(stream).set_tcp_keepalive(&keepalive)
             }
             Self::Unix(stream) => stream.set_nonblocking(true),
         }
@@ -119,6 +129,16 @@ impl Stream {
                 let credentials = rustix::net::sockopt::socket_peercred(stream).ok()?;
                 Some(credentials.uid.as_raw())
             }
+        }
+    }
+
+    /// Where our end is, as PgBouncer writes it.
+    pub fn local(&self) -> String {
+        match self {
+            Self::Tcp(stream) => stream
+                .local_addr()
+                .map_or_else(|_| "(gone)".into(), |address| address.to_string()),
+            Self::Unix(_) => "unix".into(),
         }
     }
 
@@ -564,28 +584,12 @@ fn pull(
     }
 }
 
-/// Sets what a proxy wants of a TCP connection but for not blocking. What is set on a socket that listens, Linux passes on to
-/// the connections that are accepted from it.
-pub(super) fn prepare_tcp(socket: &SockRef<'_>) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    let Keepalive {
-        idle,
-        interval,
-        retries,
-    } = Keepalive::DEFAULT;
-    let keepalive = TcpKeepalive::new()
-        .with_time(idle)
-        .with_interval(interval)
-        .with_retries(retries);
-    socket.set_tcp_keepalive(&keepalive)
-}
-
 #[expect(
     deprecated,
-    reason = "unsound for types whose descriptor may change; a socket keeps its own for as long as it lives"
+    reason = "unsound for types whose descriptor may change; a `Stream` keeps its own for as long as it lives"
 )]
-pub(super) fn watch<T: AsRawFd>(socket: T, interest: Interest) -> io::Result<AsyncFd<T>> {
-    AsyncFd::with_interest(socket, interest)
+fn watch(stream: Stream, interest: Interest) -> io::Result<AsyncFd<Stream>> {
+    AsyncFd::with_interest(stream, interest)
 }
 
 impl fmt::Debug for Socket {

@@ -116,12 +116,11 @@ pub fn command_tag(body: &[u8]) -> Option<&[u8]> {
 
 /// How many rows a command tag counts: its last word, where that is a number.
 pub fn rows_of(tag: &[u8]) -> u64 {
-    let word = tag.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    let rows = word.iter().try_fold(0_u64, |rows, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        rows.checked_mul(10)?.checked_add(digit)
-    });
-    rows.unwrap_or(0)
+    tag.rsplit(|byte| *byte == b' ')
+        .next()
+        .and_then(|word| str::from_utf8(word).ok())
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0)
 }
 
 /// The columns of a DataRow, as they are; `None` is NULL.

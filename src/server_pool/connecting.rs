@@ -110,7 +110,9 @@ impl ServerPool {
             database = &*terms.identity.database,
             user = &*terms.identity.user,
             server_pid = server.process_id(),
-            "new connection to server",
+            server = %server.card.address,
+            "new connection to server (from {})",
+            server.lane.socket.stream().local(),
         );
         let now = (self.neighbours.clock)();
         if server.generation == self.generation.get() {
@@ -151,9 +153,9 @@ impl ServerPool {
         tracing::warn!(
             database = &*terms.identity.database,
             user = &*terms.identity.user,
-            server = ?terms.target.address,
+            server = %terms.target.address,
             %error,
-            "server connection closing because: {reason}",
+            "closing because: {reason} (age=0s)",
         );
         *self.login_failure.borrow_mut() = Some(reason.into());
         let now = (self.neighbours.clock)();

@@ -113,13 +113,6 @@ impl Ticket {
         is_waiting
     }
 
-    /// For the next one to wait.
-    pub(super) fn clear(&self) {
-        self.grant.take();
-        self.is_to_be_told.take();
-        self.waker.take();
-    }
-
     /// What came of it, if anything did.
     pub(super) fn take(&self) -> Option<Result<Box<ServerConnection>, Refusal>> {
         self.grant.take()

@@ -384,18 +384,6 @@ impl Exchange {
             .is_none_or(|request| request.delivery.is_to_client())
     }
 
-    /// Whether rows and the like are the client's, with nothing of the proxy's own ahead of them.
-    pub fn passes_data(&self) -> bool {
-        self.front().is_some_and(|front| {
-            matches!(front.kind, RequestKind::Query | RequestKind::Execute)
-                && front.delivery == Delivery::Forward
-                && front
-                    .query
-                    .as_ref()
-                    .is_none_or(|query| query.local_replies.is_empty())
-        })
-    }
-
     /// The text of the request in front, as far as it is kept.
     pub fn front_text(&self) -> &[u8] {
         let query = self.front().and_then(|front| front.query.as_ref());

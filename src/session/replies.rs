@@ -59,20 +59,6 @@ impl Judge for Replies<'_> {
         Violation::ServerMessageLength(tag)
     }
 
-    fn passes_unseen(&mut self, header: FrameHeader) -> bool {
-        let is_data = matches!(
-            BackendTag::from_byte(header.tag),
-            Some(BackendTag::RowDescription | BackendTag::DataRow | BackendTag::CopyData)
-        );
-        if !is_data || !self.server.exchange.passes_data() {
-            return false;
-        }
-        if std::mem::take(&mut self.fresh_front) {
-            self.server.exchange.on_bytes(self.now);
-        }
-        true
-    }
-
     fn body_needed(&mut self, header: FrameHeader) -> Result<BodyNeeded, Violation> {
         let tag =
             BackendTag::from_byte(header.tag).ok_or(Violation::ServerMessageType(header.tag))?;

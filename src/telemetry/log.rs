@@ -18,6 +18,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::telemetry::labels::LogLevel;
 use crate::telemetry::metrics::ProcessMetrics;
+use crate::telemetry::pgbouncer_lines::PgBouncerLines;
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,19 +27,12 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+    /// As PgBouncer writes them.
+    PgBouncer,
 }
 
 /// How many lines may wait for being written.
 pub const LINE_QUEUE: usize = 8_192;
-
-/// How long a line waits for others.
-const GATHERING: Duration = Duration::from_millis(2);
-
-/// How many lines are written at a time at most.
-const GATHERED_LINES: usize = 1024;
-
-/// How much room for lines is kept.
-const GATHERED_KEPT: usize = 64 * 1024;
 
 /// A subscriber for `tracing::subscriber::set_global_default`: pgspan's own events from `level` on, what the libraries warn
 /// about, and nothing from OpenTelemetry, whose failures are counted (`pgspan_spans_dropped_total`).
@@ -53,10 +47,10 @@ pub fn subscriber(
         level.as_str()
     ));
     let counting = CountLines(Arc::clone(&lines.process));
-    let (text, json) = match format {
+    let (text, json, pgbouncer) = match format {
         LogFormat::Text => {
             let text = tracing_subscriber::fmt::layer().with_ansi(false);
-            (Some(text.with_writer(lines)), None)
+            (Some(text.with_writer(lines)), None, None)
         }
         LogFormat::Json => {
             let json = tracing_subscriber::fmt::layer()
@@ -64,14 +58,16 @@ pub fn subscriber(
                 .flatten_event(true)
                 .with_current_span(false)
                 .with_span_list(false);
-            (None, Some(json.with_writer(lines)))
+            (None, Some(json.with_writer(lines)), None)
         }
+        LogFormat::PgBouncer => (None, None, Some(PgBouncerLines::new(lines))),
     };
     tracing_subscriber::registry()
         .with(filter)
         .with(counting)
         .with(text)
         .with(json)
+        .with(pgbouncer)
 }
 
 struct CountLines(Arc<ProcessMetrics>);
@@ -148,22 +144,10 @@ impl Lines {
 }
 
 fn write_lines(mut output: impl Write, receiver: &Receiver<Vec<u8>>, progress: &Progress) {
-    let mut text = Vec::new();
-    while let Ok(line) = receiver.recv() {
-        // What comes in the same moment leaves in one write, and this thread is woken for it once: connections that come and
-        // go bring a line each time.
-        std::thread::sleep(GATHERING);
-        text.extend_from_slice(&line);
-        let mut count = 1;
-        for line in receiver.try_iter().take(GATHERED_LINES) {
-            text.extend_from_slice(&line);
-            count += 1;
-        }
+    for line in receiver {
         // Nobody is left to be told that the log can't be written.
-        let _ = output.write_all(&text).and_then(|()| output.flush());
-        text.clear();
-        text.shrink_to(GATHERED_KEPT);
-        *(progress.written.lock()).unwrap_or_else(PoisonError::into_inner) += count;
+        let _ = output.write_all(&line).and_then(|()| output.flush());
+        *(progress.written.lock()).unwrap_or_else(PoisonError::into_inner) += 1;
         progress.rose.notify_all();
     }
 }

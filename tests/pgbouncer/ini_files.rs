@@ -1,0 +1,150 @@
+//! Ini files of the kind that people have, run as they are.
+
+use std::fs;
+
+use crate::bouncer::{Bouncer, value};
+use crate::support::postgres::shared;
+
+/// Everybody in userlist.txt is trusted, every database is served.
+fn ini(more: &str) -> String {
+    format!(
+        "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nauth_type = trust\nauth_file = userlist.txt\n{more}",
+        shared().port()
+    )
+}
+
+const USERS: [(&str, &str); 1] = [("userlist.txt", "\"postgres\" \"\"\n\"app\" \"\"\n")];
+
+#[tokio::test]
+async fn a_client_is_served_and_the_log_has_pgbouncers_words() {
+    let bouncer = Bouncer::start(&ini(""), &USERS);
+    let client = bouncer.connect("user=app dbname=app").await.unwrap();
+    assert_eq!(value(&client, "SELECT 41 + 1").await, "42");
+    drop(client);
+    let login = bouncer.wait_for_log(&["login attempt: db=app user=app tls=no"]);
+    assert!(login.contains("] LOG C-0x"), "{login}");
+    assert!(login.contains(": app/app@127.0.0.1:"), "{login}");
+    let server = bouncer.wait_for_log(&["new connection to server (from 127.0.0.1:"]);
+    assert!(server.contains("] LOG S-0x"), "{server}");
+    let parting = bouncer.wait_for_log(&["closing because: client close request (age="]);
+    assert!(parting.contains("] LOG C-0x"), "{parting}");
+}
+
+#[tokio::test]
+async fn the_console_answers_user_pgbouncer_over_the_unix_socket() {
+    let bouncer = Bouncer::start(&ini(""), &USERS);
+    let console = bouncer
+        .connect_unix("user=pgbouncer dbname=pgbouncer")
+        .await
+        .unwrap();
+    assert!(
+        value(&console, "SHOW VERSION")
+            .await
+            .starts_with("PgBouncer ")
+    );
+}
+
+#[tokio::test]
+async fn pools_are_for_sessions_unless_told_otherwise() {
+    let bouncer = Bouncer::start(
+        &ini("default_pool_size = 1\nquery_wait_timeout = 0.3\n"),
+        &USERS,
+    );
+    let first = bouncer.connect("user=app dbname=app").await.unwrap();
+    first.simple_query("SELECT 1").await.unwrap();
+    let second = bouncer.connect("user=app dbname=app").await;
+    let refused = match second {
+        Ok(client) => client.simple_query("SELECT 1").await.unwrap_err(),
+        Err(error) => error,
+    };
+    let message = refused.as_db_error().unwrap().message();
+    assert!(message.contains("query_wait_timeout"), "{message}");
+}
+
+#[tokio::test]
+async fn a_reload_takes_new_settings_and_a_wrong_file_changes_nothing() {
+    let bouncer = Bouncer::start(&ini("max_client_conn = 10\n"), &USERS);
+    let _client = bouncer.connect("user=app dbname=app").await.unwrap();
+    bouncer.write_ini(&ini("max_client_conn = 1\npool_mod = session\n"));
+    bouncer.signal("HUP");
+    bouncer.wait_for_log(&["unknown parameter pool_mod"]);
+    drop(bouncer.connect("user=app dbname=app").await.unwrap());
+
+    bouncer.write_ini(&ini("max_client_conn = 1\n"));
+    bouncer.signal("HUP");
+    bouncer.wait_for_log(&["the configuration was read again"]);
+    let refused = loop {
+        // The second client may still be leaving.
+        if let Err(error) = bouncer.connect("user=app dbname=app").await {
+            break error;
+        }
+    };
+    let message = refused.as_db_error().unwrap().message();
+    assert!(
+        message.contains("no more connections allowed (max_client_conn)"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn the_log_file_is_begun_anew_after_it_was_moved_away() {
+    let bouncer = Bouncer::start(&ini(""), &USERS);
+    fs::rename(bouncer.path("pgbouncer.log"), bouncer.path("old.log")).unwrap();
+    bouncer.signal("HUP");
+    bouncer.wait_for_log(&["the configuration was read again"]);
+}
+
+#[tokio::test]
+async fn the_pid_file_is_there_while_it_runs_and_a_second_one_does_not_start() {
+    let mut bouncer = Bouncer::start(&ini(""), &USERS);
+    let text = fs::read_to_string(bouncer.path("pgbouncer.pid")).unwrap();
+    assert!(text.trim().parse::<u32>().is_ok());
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_pgspan"))
+        .arg(bouncer.path("pgbouncer.ini"))
+        .current_dir(bouncer.path(""))
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("another instance running?"), "{said}");
+    bouncer.signal("QUIT");
+    bouncer.wait_for_exit();
+    assert!(!bouncer.path("pgbouncer.pid").exists());
+}
+
+#[tokio::test]
+#[ignore = "SIGTERM drains still"]
+async fn sigterm_waits_for_the_clients_and_a_second_one_does_not() {
+    let mut bouncer = Bouncer::start(&ini(""), &USERS);
+    let client = bouncer.connect("user=app dbname=app").await.unwrap();
+    bouncer.signal("TERM");
+    bouncer.wait_for_log(&["got SIGTERM, shutting down, waiting for all clients disconnect"]);
+    assert_eq!(value(&client, "SELECT 1").await, "1");
+    assert!(bouncer.is_running());
+    drop(client);
+    assert!(bouncer.wait_for_exit().success());
+
+    let mut bouncer = Bouncer::start(&ini(""), &USERS);
+    let _client = bouncer.connect("user=app dbname=app").await.unwrap();
+    bouncer.signal("TERM");
+    bouncer.wait_for_log(&["got SIGTERM"]);
+    bouncer.signal("TERM");
+    assert!(bouncer.wait_for_exit().success());
+}
+
+#[tokio::test]
+async fn a_configuration_without_the_main_section_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.ini");
+    fs::write(&file, "[databases]\n").unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_pgspan"))
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("the section [pgbouncer] is missing"),
+        "{said}"
+    );
+}

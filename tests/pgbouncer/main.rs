@@ -1,0 +1,10 @@
+//! pgspan in PgBouncer's stead: started as it is, with its configuration, and asked as it is.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bouncer;
+mod documented;
+mod ini_files;
