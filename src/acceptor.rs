@@ -180,9 +180,16 @@ impl Acceptor {
             AdmissionError::Lost(_) => (LoginOutcome::Abandoned, None),
             AdmissionError::Greeting(_) => (LoginOutcome::Failed, Some(Rejection::Violation)),
             AdmissionError::Login(_) => (LoginOutcome::Refused, Some(Rejection::Authentication)),
-            AdmissionError::UnknownUser(_) => {
+            AdmissionError::UnknownUser(_)
+            | AdmissionError::TlsRequired
+            | AdmissionError::NoRule
+            | AdmissionError::Rejected
+            | AdmissionError::Certificate
+            | AdmissionError::Peer
+            | AdmissionError::NobodyToBe => {
                 (LoginOutcome::Refused, Some(Rejection::Authentication))
             }
+            AdmissionError::Tls(_) => (LoginOutcome::Failed, Some(Rejection::Tls)),
             AdmissionError::UnknownDatabase(_) => {
                 (LoginOutcome::Refused, Some(Rejection::UnknownDatabase))
             }

@@ -1,35 +1,37 @@
 //! From an accepted socket to a client that has proved who it is, or to nothing.
 
-use std::collections::HashMap;
+mod entrance;
+mod rules;
+
 use std::io;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use bytes::{Buf, BytesMut};
 use thiserror::Error;
 
 use crate::allowance::{Allowance, Allowances};
-use crate::auth::scram::{DEFAULT_ITERATIONS, MockSecret, Nonce, SALT_LENGTH, ScramVerifier};
-use crate::auth::verifier::Verifier;
-use crate::config::choices::AuthMethod;
+use crate::auth::credentials::Credentials;
+use crate::auth::hba;
+use crate::auth::scram::{MockSecret, Nonce};
+use crate::config::tls::TlsMode;
 use crate::config::{CONSOLE_NAMES, Config, ConsoleRole};
-use crate::net::socket::{Detached, Peer, Socket};
+use crate::net::socket::{Detached, Peer, Socket, Stream};
 use crate::net::tls_session::TlsSession;
 use crate::pool::budget::{Account, Ceilings, Full};
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
-use crate::protocol::frame::{Frame, FrameHeader};
 use crate::protocol::startup::{Parameter, ProtocolVersion, Replication, StartupMessage};
-use crate::session::client_login::{
-    ClientLogin, ClientLoginRequest, LoginError, MAX_LOGIN_MESSAGE_LENGTH, Progress,
-};
-use crate::session::greeting::{
-    Encryption, Greeted, Greeting, GreetingError, GreetingStep, Negotiated,
-};
+use crate::session::client_login::{Challenge, ClientLoginRequest, LoggedIn, LoginError};
+use crate::session::greeting::{Greeted, GreetingError, Negotiated};
 use crate::telemetry::metrics::ProcessMetrics;
+
+use self::entrance::Entrance;
+use self::rules::{NotWelcome, Proof, Rules};
+
+pub use self::rules::{RulesError, check};
 
 /// Who comes over a unix socket by this name, and is the system user that runs the proxy, may use the console without proof.
 const CONSOLE_USER: &str = "pgbouncer";
@@ -47,6 +49,8 @@ pub struct Admitted {
     pub user: Box<str>,
     /// What it wants to use.
     pub database: Box<str>,
+    /// What it has shown us of its password: it may log in at the server too.
+    pub credentials: Credentials,
     /// What it wants set, in the order sent.
     pub parameters: Vec<Parameter>,
     /// Whether it is for replication.
@@ -124,6 +128,27 @@ pub enum AdmissionError {
     /// What it said first was not understood.
     #[error(transparent)]
     Greeting(#[from] GreetingError),
+    /// TLS did not come about.
+    #[error("TLS handshake failed: {0}")]
+    Tls(io::Error),
+    /// It must use TLS. The text is PgBouncer's.
+    #[error("SSL required")]
+    TlsRequired,
+    /// No rule lets it in. The text is PgBouncer's.
+    #[error("no authentication method is found")]
+    NoRule,
+    /// A rule keeps it out. The text is PgBouncer's.
+    #[error("login rejected")]
+    Rejected,
+    /// Its certificate is not that of the user, or it has none.
+    #[error("certificate authentication failed")]
+    Certificate,
+    /// It is not that user of this system. The text is PgBouncer's.
+    #[error("unix socket login rejected")]
+    Peer,
+    /// Everyone is let in, and nobody says as whom at the server. The text is PgBouncer's.
+    #[error("bouncer config error")]
+    NobodyToBe,
     /// It did not prove who it is.
     #[error(transparent)]
     Login(#[from] LoginError),
@@ -151,12 +176,15 @@ impl AdmissionError {
     /// What the client reads, where somebody may still read it.
     pub fn response(&self) -> Option<ErrorResponse> {
         match self {
-            Self::Lost(_) => None,
+            Self::Lost(_) | Self::Tls(_) => None,
             Self::Greeting(error) => error.response(),
             Self::Login(error) => error.response(),
             // PgBouncer's SQLSTATE.
-            Self::Full | Self::DatabaseFull | Self::UserFull => {
+            Self::Full | Self::DatabaseFull | Self::UserFull | Self::NobodyToBe => {
                 Some(self.fatal(SqlState::PROTOCOL_VIOLATION))
+            }
+            Self::TlsRequired | Self::NoRule | Self::Rejected | Self::Certificate | Self::Peer => {
+                Some(self.fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION))
             }
             Self::UnknownUser(_) => Some(self.fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION)),
             Self::UnknownDatabase(_) => Some(self.fatal(SqlState::INVALID_CATALOG_NAME)),
@@ -182,19 +210,11 @@ pub struct Gate {
     process: Arc<ProcessMetrics>,
 }
 
-/// What is let in, until the next reload.
-#[derive(Debug)]
-struct Rules {
-    config: Arc<Config>,
-    /// Made of the configured passwords when they are first needed: it takes milliseconds.
-    verifiers: HashMap<Box<str>, OnceLock<Verifier>>,
-}
-
 impl Gate {
     /// By the configuration's users.
     pub fn new(config: Arc<Config>, process: Arc<ProcessMetrics>) -> Self {
         Self {
-            rules: RwLock::new(Arc::new(Rules::new(config))),
+            rules: RwLock::new(Arc::new(rules_of(config))),
             mock_secret: MockSecret::new(random()),
             taken: Arc::default(),
             clients: Arc::default(),
@@ -204,7 +224,7 @@ impl Gate {
 
     /// Whoever arrives from now on goes by another configuration.
     pub fn reload(&self, config: Arc<Config>) {
-        let rules = Arc::new(Rules::new(config));
+        let rules = Arc::new(rules_of(config));
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
@@ -228,11 +248,7 @@ impl Gate {
         socket: Socket,
         accepted_at: Instant,
     ) -> Result<Arrival, (AdmissionError, Option<Socket>)> {
-        let mut entrance = Entrance {
-            socket,
-            input: BytesMut::with_capacity(512),
-            out: Vec::new(),
-        };
+        let mut entrance = Entrance::new(socket);
         match self.admit_at(&mut entrance).await {
             Ok(Admission::Cancel(key)) => Ok(Arrival::Cancel(key, entrance.socket)),
             Ok(Admission::Console(user, role)) => Ok(Arrival::Console(Visitor {
@@ -244,6 +260,7 @@ impl Gate {
             Ok(Admission::Client {
                 message,
                 version,
+                credentials,
                 place,
             }) => {
                 let socket = entrance.socket;
@@ -262,6 +279,7 @@ impl Gate {
                     encryption,
                     user: text(&user),
                     database: text(&database),
+                    credentials,
                     parameters,
                     replication,
                     version,
@@ -276,14 +294,19 @@ impl Gate {
     }
 
     async fn admit_at(&self, entrance: &mut Entrance) -> Result<Admission, AdmissionError> {
-        let message = match entrance.greet().await? {
+        let rules = self.rules();
+        let message = match entrance.greet(&rules.tls).await? {
             Greeted::Cancel(key) => return Ok(Admission::Cancel(key)),
             Greeted::Client(message) => message,
         };
-        let rules = self.rules();
-        let is_for_console = CONSOLE_NAMES
-            .iter()
-            .any(|name| name.as_bytes() == &*message.database);
+        let is_encrypted = entrance.socket.tls().is_some();
+        let is_remote = matches!(entrance.socket.stream(), Stream::Tcp(_));
+        if rules.tls.mode >= TlsMode::Require && is_remote && !is_encrypted {
+            return Err(AdmissionError::TlsRequired);
+        }
+        let user = String::from_utf8_lossy(&message.user);
+        let database = String::from_utf8_lossy(&message.database);
+        let is_for_console = CONSOLE_NAMES.contains(&&*database);
         let place = match is_for_console {
             // Whoever wants to know why the proxy is full can ask it.
             true => None,
@@ -295,37 +318,31 @@ impl Gate {
         };
         let Negotiated { version, reply } = Negotiated::with(&message);
         entrance.out.extend_from_slice(&reply);
-        let user = str::from_utf8(&message.user).ok();
-        if is_for_console && user == Some(CONSOLE_USER) && entrance.is_of_this_user() {
+        if is_for_console && user == CONSOLE_USER && entrance.is_of_this_user() {
             encode::authentication_ok(&mut entrance.out);
             entrance.flush().await?;
             return Ok(Admission::Console(CONSOLE_USER.into(), ConsoleRole::Admin));
         }
-        let verifier = user.and_then(|user| rules.verifier(user));
-        let request = ClientLoginRequest {
-            user: &message.user,
-            method: rules.config.auth.method,
-            verifier,
-            nonce: random::<{ size_of::<Nonce>() }>(),
-            mock_secret: &self.mock_secret,
+        let address = match entrance.socket.stream().peer() {
+            Peer::Tcp(address) => Some(address.ip()),
+            Peer::Unix { .. } => None,
+            Peer::Gone => return Err(AdmissionError::Lost(io::ErrorKind::NotConnected.into())),
         };
-        entrance.log_in(request).await?;
-        if !user.is_some_and(|user| rules.config.users.contains_key(user)) {
-            return Err(AdmissionError::UnknownUser(message.user));
-        }
+        let visitor = hba::Visitor {
+            address,
+            is_encrypted,
+            is_physical_replication: message.replication == Replication::Physical,
+            database: &database,
+            user: &user,
+        };
+        let credentials = self.identify(&rules, entrance, &visitor, &message).await?;
         let Some(mut place) = place else {
-            let user = text(&message.user);
-            let role = rules
-                .config
-                .console
-                .role_of(&user)
-                .ok_or(AdmissionError::NotAllowed)?;
+            let role = rules.config.console.role_of(&user);
+            let role = role.ok_or(AdmissionError::NotAllowed)?;
             entrance.flush().await?;
-            return Ok(Admission::Console(user, role));
+            return Ok(Admission::Console((*user).into(), role));
         };
-        if !str::from_utf8(&message.database)
-            .is_ok_and(|name| rules.config.database(name).is_some())
-        {
+        if rules.config.database(&database).is_none() {
             return Err(AdmissionError::UnknownDatabase(message.database));
         }
         let account = Account {
@@ -346,127 +363,93 @@ impl Gate {
         Ok(Admission::Client {
             message,
             version,
+            credentials,
             place,
+        })
+    }
+
+    /// Has the client prove who it is. AuthenticationOk stands in `out` at the end.
+    async fn identify(
+        &self,
+        rules: &Rules,
+        entrance: &mut Entrance,
+        visitor: &hba::Visitor<'_>,
+        message: &StartupMessage,
+    ) -> Result<Credentials, AdmissionError> {
+        let demand = rules.demand(visitor).map_err(|why| match why {
+            NotWelcome::NoRule => AdmissionError::NoRule,
+            NotWelcome::Rejected => AdmissionError::Rejected,
+        })?;
+        let user = visitor.user;
+        let is_known = rules.config.user(user).is_some();
+        let challenge = match demand.proof {
+            Proof::Challenge(challenge) => challenge,
+            Proof::Any => {
+                let database = rules.config.database(visitor.database);
+                if database.is_some_and(|database| database.user.is_none()) {
+                    return Err(AdmissionError::NobodyToBe);
+                }
+                Challenge::Nothing
+            }
+            Proof::Trust => Challenge::Nothing,
+            Proof::Cert => {
+                let names = entrance.certificate_names().unwrap_or_default();
+                if !is_known || !demand.allows(rules, &names, user) {
+                    return Err(AdmissionError::Certificate);
+                }
+                Challenge::Nothing
+            }
+            Proof::Peer => {
+                let names = Vec::from_iter(entrance.system_user());
+                if !is_known || !demand.allows(rules, &names, user) {
+                    return Err(AdmissionError::Peer);
+                }
+                Challenge::Nothing
+            }
+        };
+        let is_encrypted = visitor.is_encrypted;
+        let request = ClientLoginRequest {
+            user: &message.user,
+            challenge,
+            verifier: rules.verifier(user, challenge),
+            nonce: random::<{ size_of::<Nonce>() }>(),
+            mock_secret: &self.mock_secret,
+            likeness: rules.likeness(&message.user, &self.mock_secret),
+            binding: rules.tls.binding.as_deref().filter(|_| is_encrypted),
+        };
+        let LoggedIn {
+            password,
+            scram_keys,
+        } = entrance.log_in(request).await?;
+        if !is_known && demand.proof != Proof::Any {
+            return Err(AdmissionError::UnknownUser(message.user.clone()));
+        }
+        Ok(Credentials {
+            password,
+            scram_keys,
         })
     }
 }
 
-impl Rules {
-    fn new(config: Arc<Config>) -> Self {
-        let verifiers = config
-            .users
-            .keys()
-            .map(|user| (user.clone(), OnceLock::new()))
-            .collect();
-        Self { config, verifiers }
-    }
-
-    fn verifier(&self, user: &str) -> Option<&Verifier> {
-        let password = self.config.user(user)?.password.as_ref()?;
-        let known = self.verifiers.get(user)?;
-        Some(known.get_or_init(
-            || match (self.config.auth.method, Verifier::parse(password)) {
-                (AuthMethod::ScramSha256, Verifier::Plain(password)) => {
-                    let iterations = DEFAULT_ITERATIONS.try_into().expect("not zero");
-                    let salt = random::<SALT_LENGTH>();
-                    Verifier::Scram(ScramVerifier::from_password(
-                        password.expose().as_bytes(),
-                        &salt,
-                        iterations,
-                    ))
-                }
-                (_, verifier) => verifier,
-            },
-        ))
-    }
+/// The rules of a configuration. One that has been checked has some; else nobody is let in.
+fn rules_of(config: Arc<Config>) -> Rules {
+    Rules::new(Arc::clone(&config)).unwrap_or_else(|error| {
+        tracing::error!("nobody is let in: {error}");
+        Rules::closed(config)
+    })
 }
 
+#[expect(clippy::large_enum_variant, reason = "moved once per login")]
 enum Admission {
     Client {
         message: StartupMessage,
         version: ProtocolVersion,
+        credentials: Credentials,
         place: Place,
     },
     Cancel(CancelKey),
     /// Who wants to use the console, and what they may do there.
     Console(Box<str>, ConsoleRole),
-}
-
-/// A connection that is being admitted.
-struct Entrance {
-    socket: Socket,
-    /// Read, but not yet used.
-    input: BytesMut,
-    /// To be sent.
-    out: Vec<u8>,
-}
-
-impl Entrance {
-    async fn greet(&mut self) -> Result<Greeted, AdmissionError> {
-        let mut greeting = Greeting::new(Encryption::Refused);
-        loop {
-            let mut rest = &*self.input;
-            let step = greeting.advance(&mut rest)?;
-            let used = self.input.len() - rest.len();
-            self.input.advance(used);
-            match step {
-                GreetingStep::NeedMore => self.read().await?,
-                GreetingStep::Reply(reply) => self.socket.write_all(&[reply]).await?,
-                GreetingStep::Done(greeted) => return Ok(greeted),
-            }
-        }
-    }
-
-    /// AuthenticationOk stands in `out` at the end.
-    async fn log_in(&mut self, request: ClientLoginRequest<'_>) -> Result<(), AdmissionError> {
-        let mut progress = ClientLogin::begin(request, &mut self.out);
-        while let Progress::Continue(login) = progress {
-            self.flush().await?;
-            let len = loop {
-                match frame_len(&self.input)? {
-                    Some(len) if self.input.len() >= len => break len,
-                    _ => self.read().await?,
-                }
-            };
-            let message = self.input.get(..len).unwrap_or_default();
-            let (&tag, body) = message.split_first().expect("at least a header");
-            let body = body.get(FrameHeader::LEN - 1..).unwrap_or_default();
-            progress = login.on_message(Frame { tag, body }, &mut self.out)?;
-            self.input.advance(len);
-        }
-        Ok(())
-    }
-
-    /// Whether it comes from the system user that this process runs as.
-    fn is_of_this_user(&self) -> bool {
-        self.socket.stream().peer_user() == Some(rustix::process::getuid().as_raw())
-    }
-
-    async fn read(&mut self) -> Result<(), AdmissionError> {
-        match self.socket.read_buf(&mut self.input).await? {
-            0 => Err(AdmissionError::Lost(io::ErrorKind::UnexpectedEof.into())),
-            _ => Ok(()),
-        }
-    }
-
-    async fn flush(&mut self) -> Result<(), AdmissionError> {
-        self.socket.write_all(&self.out).await?;
-        self.out.clear();
-        Ok(())
-    }
-}
-
-/// How long the first message in `input` is, once that can be told. Refused before anything is kept for it.
-fn frame_len(input: &[u8]) -> Result<Option<usize>, LoginError> {
-    let Some(&header) = input.first_chunk() else {
-        return Ok(None);
-    };
-    match FrameHeader::parse(header) {
-        Some(header) if header.body_len <= MAX_LOGIN_MESSAGE_LENGTH => {
-            Ok(Some(FrameHeader::LEN + header.body_len))
-        }
-        _ => Err(LoginError::TooLong),
-    }
 }
 
 /// Names were checked against the configuration, which is text.

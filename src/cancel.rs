@@ -1,12 +1,11 @@
 //! Passes a CancelRequest on to the server that it stands for, and only there.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
-
 use crate::protocol::encode;
-use crate::server::{PeerAddress, ServerCard};
+use crate::server::encryption::{self, Attempt};
+use crate::server::{self, ConnectError, ServerCard};
 use crate::telemetry::labels::CancelOutcome;
 
 /// How long a server may take for a CancelRequest (PgBouncer's cancel_wait_timeout).
@@ -37,28 +36,28 @@ pub async fn forward(server: &ServerCard) -> CancelOutcome {
     let _in_flight = InFlight::of(server);
     let mut request = Vec::new();
     encode::cancel_request(&mut request, key);
-    match tokio::time::timeout(CANCEL_TIMEOUT, deliver(&server.address, &request)).await {
+    match tokio::time::timeout(CANCEL_TIMEOUT, deliver(server, &request)).await {
         Ok(Ok(())) => CancelOutcome::Forwarded,
         Ok(Err(_)) | Err(_) => CancelOutcome::Failed,
     }
 }
 
 /// The server closes the connection when it has signalled the process.
-async fn deliver(address: &PeerAddress, request: &[u8]) -> std::io::Result<()> {
-    let mut end = Vec::new();
-    match address {
-        PeerAddress::Tcp(address) => {
-            let mut stream = TcpStream::connect(address).await?;
-            stream.write_all(request).await?;
-            stream.take(1).read_to_end(&mut end).await?;
-        }
-        PeerAddress::Unix(path) => {
-            let mut stream = UnixStream::connect(path).await?;
-            stream.write_all(request).await?;
-            stream.take(1).read_to_end(&mut end).await?;
-        }
+async fn deliver(server: &ServerCard, request: &[u8]) -> Result<(), ConnectError> {
+    let mut socket = server::open_at(&server.address).await?;
+    if let Some((tls, host)) = &server.tls {
+        // Whoever reads the key could cancel the next query too.
+        encryption::encrypt(&mut socket, Attempt::Encrypted, tls, host).await?;
     }
-    Ok(())
+    socket
+        .write_all(request)
+        .await
+        .map_err(ConnectError::Broken)?;
+    let mut end = [0; 1];
+    poll_fn(|cx| socket.poll_read(cx, &mut end))
+        .await
+        .map(|_| ())
+        .map_err(ConnectError::Broken)
 }
 
 /// A CancelRequest on its way, also when its task is dropped.

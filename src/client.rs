@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use crate::admission::{Admitted, Place};
+use crate::auth::credentials::Credentials;
 use crate::config::choices::PoolMode;
 use crate::link::{Link, Parting};
 use crate::net::lane::Lane;
@@ -99,6 +100,7 @@ async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
         database,
         parameters,
         replication,
+        credentials,
         version,
         ahead,
         accepted_at,
@@ -116,6 +118,7 @@ async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
         &user,
         &parameters,
         replication,
+        credentials,
         version.has_long_cancel_keys(),
         &mut out,
     )
@@ -171,6 +174,7 @@ async fn prepare(
     user: &str,
     parameters: &[Parameter],
     replication: Replication,
+    credentials: Credentials,
     has_long_cancel_key: bool,
     out: &mut Outbound,
 ) -> Result<Prepared, ErrorResponse> {
@@ -184,6 +188,7 @@ async fn prepare(
         ErrorResponse::fatal(SqlState::INVALID_CATALOG_NAME, message)
     };
     let pool = shard.pool(key).ok_or_else(unknown)?;
+    pool.offer(credentials);
     let terms = pool.terms();
     if shard.neighbours().is_disabled(&key.database) {
         let message = format!("database \"{}\" is disabled", key.database);

@@ -7,9 +7,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::admission::{self, RulesError};
 use crate::config::ini::{self, Document};
 use crate::config::secret::Secret;
-use crate::config::{Checked, Config, ConfigErrors, Layer, PasswordFile};
+use crate::config::{Checked, Config, ConfigErrors, Layer, PasswordFile, Problem};
 use crate::reload::{Refused, Source};
 
 /// Which files: a config.toml or a pgbouncer.ini, and a config.toml beside it whose settings win.
@@ -34,6 +35,14 @@ pub enum LoadError {
         path: PathBuf,
         /// Why.
         error: io::Error,
+    },
+    /// A file that it names does not hold what it should.
+    #[error("{name}: {error}")]
+    Rules {
+        /// The configuration.
+        name: String,
+        /// What is wrong.
+        error: RulesError,
     },
     /// What it says is wrong.
     #[error(transparent)]
@@ -102,7 +111,7 @@ impl Files {
             (Some(name), Some(text)) => Some(Layer { name, text }),
             _ => None,
         };
-        Ok(match &written.config {
+        let mut checked = match &written.config {
             Text::Ini(document) => {
                 let changed = written.set.iter();
                 let document = changed.fold(document.clone(), |document, (key, value)| {
@@ -126,7 +135,14 @@ impl Files {
                 let file = Layer { name: &name, text };
                 Config::from_toml_with(file, &layers, &environment, &read_secret)?
             }
-        })
+        };
+        let doubts = admission::check(&checked.config).map_err(|error| LoadError::Rules {
+            name: name.clone(),
+            error,
+        })?;
+        let doubts = doubts.into_iter().map(|doubt| Problem::about(&name, doubt));
+        checked.warnings.extend(doubts);
+        Ok(checked)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A connection to a server: made, logged in, asked now and then by the proxy itself, and closed.
 
+pub mod encryption;
 pub mod own_query;
 
 use std::borrow::Cow;
@@ -16,11 +17,15 @@ use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::Notify;
 
+use self::encryption::Attempt;
 use crate::allowance::Allowance;
+use crate::auth::credentials::Credentials;
 use crate::auth::scram::{CachedKeys, Nonce};
 use crate::config::secret::Secret;
 use crate::net::lane::Lane;
 use crate::net::socket::{Socket, Stream};
+use crate::net::tls::ServerTls;
+use crate::net::tls_session::TlsSession;
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
@@ -45,10 +50,23 @@ pub struct ServerTarget {
     pub user: Box<str>,
     /// Its password, if there is one.
     pub password: Option<Secret>,
+    /// Whose password counts.
+    pub password_of: PasswordOf,
+    /// How the connection is encrypted.
+    pub tls: ServerTls,
+}
+
+/// Whose password logs in at a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasswordOf {
+    /// The client's own user: what it has shown of its password serves too.
+    Client,
+    /// The one user that everybody is there.
+    Database,
 }
 
 /// What a server is told when it is logged in to, beside who it is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ServerStartup<'a> {
     /// Parameters of its session.
     pub parameters: Vec<Parameter>,
@@ -104,6 +122,10 @@ pub struct ServerConnection {
 pub struct ServerCard {
     /// Where the CancelRequest goes: the very address that was connected, since a name may lead elsewhere by now.
     pub address: PeerAddress,
+    /// How the connection to it is encrypted, if it is: `TLSv1.3/TLS_AES_256_GCM_SHA384/ECDH=X25519`.
+    pub encryption: Option<Box<str>>,
+    /// How a CancelRequest to it is: like the connection itself.
+    pub tls: Option<(ServerTls, Box<str>)>,
     /// What it must say; `None` where the server gave no key.
     pub cancel_key: Option<CancelKey>,
     /// CancelRequests on their way: until they have arrived the server must not serve another client.
@@ -151,6 +173,9 @@ pub enum ConnectError {
     /// It took longer than `server_connect_timeout`.
     #[error("connect timeout")]
     TimedOut,
+    /// TLS did not come about.
+    #[error("TLS handshake with server failed: {0}")]
+    Tls(io::Error),
     /// The connection broke while logging in.
     #[error("connection to server lost while logging in: {0}")]
     Broken(io::Error),
@@ -160,6 +185,16 @@ pub enum ConnectError {
     /// It did not take `connect_query`.
     #[error("exec_on_connect query failed")]
     ConnectQuery,
+}
+
+impl ServerAddress {
+    /// Whom a certificate must name.
+    fn host(&self) -> &str {
+        match self {
+            Self::Tcp(host, _) => host,
+            Self::Unix(_) => "",
+        }
+    }
 }
 
 impl ConnectError {
@@ -181,6 +216,7 @@ impl ConnectError {
             Self::Unresolved(_) => "server DNS lookup failed".into(),
             Self::Unreachable(_) => "connect failed".into(),
             Self::TimedOut => "connect timeout".into(),
+            Self::Tls(_) => "TLS handshake failed".into(),
             Self::Broken(_) => "server conn crashed?".into(),
             Self::Login(ServerLoginError::Refused(refusal)) => {
                 String::from_utf8_lossy(&refusal.message)
@@ -216,6 +252,24 @@ async fn open(address: &ServerAddress) -> Result<(Socket, PeerAddress), ConnectE
     Ok((socket, address))
 }
 
+/// Opens a further connection to where one was opened.
+pub async fn open_at(address: &PeerAddress) -> Result<Socket, ConnectError> {
+    let stream = match address {
+        PeerAddress::Tcp(address) => TcpStream::connect(address)
+            .await
+            .and_then(TcpStream::into_std)
+            .map(Stream::Tcp),
+        PeerAddress::Unix(path) => UnixStream::connect(path)
+            .await
+            .and_then(UnixStream::into_std)
+            .map(Stream::Unix),
+    };
+    stream
+        .and_then(|stream| stream.prepare().map(|()| stream))
+        .and_then(Socket::new)
+        .map_err(ConnectError::Unreachable)
+}
+
 async fn open_tcp(host: &str, port: u16) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     let addresses = lookup_host((host, port))
@@ -231,17 +285,43 @@ async fn open_tcp(host: &str, port: u16) -> Result<(TcpStream, SocketAddr), Conn
 }
 
 impl ServerConnection {
-    /// Connects and logs in. `scram_keys` are those of an earlier login; the ones that this login found come back.
+    /// Connects and logs in by `credentials`. The SCRAM keys that this login found come back, for the next one.
+    ///
+    /// Where the mode leaves encryption open, a connection that is refused for the one reason is tried the other way.
     ///
     /// Not cancel safe in the sense that a half-made connection is dropped, which the server takes for a client that left.
     pub async fn connect(
         target: &ServerTarget,
-        scram_keys: Option<CachedKeys>,
-        nonce: Nonce,
+        credentials: Credentials,
+        nonce: fn() -> Nonce,
         startup: ServerStartup<'_>,
         clock: impl Fn() -> Instant,
     ) -> Result<(Self, Option<CachedKeys>), ConnectError> {
+        let (first, second) = Attempt::at(target);
+        let login = (credentials.clone(), nonce());
+        let attempted = Self::attempt(target, first, login, startup.clone(), &clock).await;
+        match (attempted, second) {
+            (Err(error), Some(second)) if encryption::is_worth_another(&error) => {
+                Self::attempt(target, second, (credentials, nonce()), startup, &clock).await
+            }
+            (attempted, _) => attempted,
+        }
+    }
+
+    async fn attempt(
+        target: &ServerTarget,
+        attempt: Attempt,
+        (credentials, nonce): (Credentials, Nonce),
+        startup: ServerStartup<'_>,
+        clock: &impl Fn() -> Instant,
+    ) -> Result<(Self, Option<CachedKeys>), ConnectError> {
         let (mut socket, address) = open(&target.address).await?;
+        let host = target.address.host();
+        encryption::encrypt(&mut socket, attempt, &target.tls, host).await?;
+        let encryption = socket.tls().and_then(TlsSession::description);
+        let tls = encryption
+            .is_some()
+            .then(|| (target.tls.clone(), Box::from(host)));
         let mut out = Vec::new();
         let login = ServerLogin::begin(
             ServerLoginRequest {
@@ -250,8 +330,9 @@ impl ServerConnection {
                 database: target.database.as_bytes().into(),
                 parameters: startup.parameters,
                 replication: startup.replication,
-                password: target.password.clone(),
-                scram_keys,
+                password: credentials.password,
+                scram_keys: credentials.scram_keys,
+                channel: encryption::channel(&socket, target.tls.channel_binding),
                 nonce,
             },
             &mut out,
@@ -272,6 +353,8 @@ impl ServerConnection {
             reported: parameters,
             card: Rc::new(ServerCard {
                 address,
+                encryption,
+                tls,
                 cancel_key,
                 cancels: Cell::new(0),
                 cancels_done: Notify::new(),

@@ -21,11 +21,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use self::neighbours::Neighbours;
+use crate::auth::credentials::Credentials;
 use crate::auth::scram::CachedKeys;
+use crate::auth::verifier::Verifier;
 use crate::pool::budget::Account;
 use crate::pool::{Checkout, Pool, Step, Wanted};
 use crate::protocol::error_response::{ErrorResponse, SqlState};
-use crate::server::ServerConnection;
+use crate::server::{PasswordOf, ServerConnection};
 use crate::session::parameters::ParameterSet;
 use crate::session::query_record::QueueCause;
 use crate::session::statements::Definitions;
@@ -72,6 +74,8 @@ pub struct ServerPool {
     pinned: Cell<usize>,
     /// Keys of the last login at the server: they spare the next one its computation.
     scram_keys: RefCell<Option<CachedKeys>>,
+    /// What the last client to log in has shown of its password.
+    offered: RefCell<Credentials>,
     /// Wakes the task that watches idle servers.
     watcher: RefCell<Option<Waker>>,
 }
@@ -109,11 +113,36 @@ impl ServerPool {
             parameter_sets: RefCell::default(),
             pinned: Cell::new(0),
             scram_keys: RefCell::default(),
+            offered: RefCell::default(),
             watcher: RefCell::default(),
         });
         pool.neighbours.add(&pool);
         tokio::task::spawn_local(watch_idle(Rc::downgrade(&pool)));
         pool
+    }
+
+    /// A client has shown what it can log in with. Where the configuration has no password of its own, the next server is
+    /// logged in at by it.
+    pub fn offer(&self, credentials: Credentials) {
+        if self.terms.borrow().target.password_of == PasswordOf::Client && !credentials.is_empty() {
+            // Keys of an earlier login may be of an earlier password.
+            self.scram_keys.borrow_mut().take();
+            *self.offered.borrow_mut() = credentials;
+        }
+    }
+
+    /// What the next server is logged in at by.
+    pub(super) fn credentials(&self, terms: &Terms) -> Credentials {
+        let offered = self.offered.borrow();
+        let found = self.scram_keys.borrow().clone();
+        Credentials {
+            password: match &terms.target.password {
+                // A verifier logs nobody in.
+                Some(password) if !Verifier::is_scram(password) => Some(password.clone()),
+                password => offered.password.clone().or_else(|| password.clone()),
+            },
+            scram_keys: found.or_else(|| offered.scram_keys.clone()),
+        }
     }
 
     /// What it goes by now.

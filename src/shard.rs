@@ -14,10 +14,11 @@ use crate::allowance::Allowances;
 use crate::cancel;
 use crate::config::choices::OnMissing;
 use crate::config::{Config, Host};
+use crate::net::tls::ServerTls;
 use crate::pool::budget::Account;
 use crate::protocol::cancel_key::CancelKey;
 use crate::scratch::Scratch;
-use crate::server::{ServerAddress, ServerCard, ServerTarget};
+use crate::server::{PasswordOf, ServerAddress, ServerCard, ServerTarget};
 use crate::server_pool::neighbours::Neighbours;
 use crate::server_pool::{ServerPool, TIME_ROUND, Terms, Ticket};
 use crate::session::annotator::AnnotationPolicy;
@@ -375,6 +376,14 @@ impl Shard {
             database: database.name_on_server(&key.database).into(),
             user: user.into(),
             password,
+            password_of: match database.user {
+                Some(_) => PasswordOf::Database,
+                None => PasswordOf::Client,
+            },
+            tls: ServerTls::new(&database.tls).unwrap_or_else(|error| {
+                tracing::error!(database = &*key.database, "no server is reached: {error}");
+                ServerTls::broken(&database.tls)
+            }),
         };
         Some(Terms {
             identity: Arc::new(identity),

@@ -6,16 +6,26 @@ use std::num::NonZeroU32;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use pgspan_fuzz::auth::scram::{ScramClient, ScramServer, ScramVerifier};
+use pgspan_fuzz::auth::scram::{
+    ClientBinding, ScramClient, ScramServer, ScramVerifier, ServerBinding, Truth,
+};
 
 fuzz_target!(|input: (&[u8], &[u8], &str)| {
     let (first, last, text) = input;
     let _ = ScramVerifier::parse(text);
-    if let Ok((server, _)) = ScramServer::new(verifier().clone(), [7; 18]).on_client_first(first) {
-        assert!(server.on_client_final(last).is_err(), "a proof was guessed");
+    let hash = || Box::<[u8]>::from(*b"hash of a certificate");
+    for binding in [
+        ServerBinding::Impossible,
+        ServerBinding::Declined(hash()),
+        ServerBinding::EndPoint(hash()),
+    ] {
+        let server = ScramServer::new(verifier().clone(), Truth::Genuine, binding, [7; 18]);
+        if let Ok((server, _)) = server.on_client_first(first) {
+            assert!(server.on_client_final(last).is_err(), "a proof was guessed");
+        }
     }
     // Without a password nothing is computed: a server may ask for many rounds.
-    let (client, client_first) = ScramClient::begin([7; 18]);
+    let (client, client_first) = ScramClient::begin([7; 18], ClientBinding::Impossible);
     assert!(client.on_server_first(first, None, None).is_err());
     assert!(client_first.starts_with("n,,n=,r="));
 });

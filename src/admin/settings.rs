@@ -118,7 +118,12 @@ const SETTINGS: &[Setting] = &[
     unset("auth_query", Some(AUTH_QUERY), true),
     live("auth_type", "md5", |config| {
         let method = match config.auth.method {
+            AuthMethod::Any => "any",
             AuthMethod::Trust => "trust",
+            AuthMethod::Md5 => "md5",
+            AuthMethod::Cert => "cert",
+            AuthMethod::Peer => "peer",
+            AuthMethod::Hba => "hba",
             AuthMethod::Password => "plain",
             AuthMethod::ScramSha256 => "scram-sha-256",
         };

@@ -32,6 +32,11 @@ impl Md5Hash {
         [&b"md5"[..], &hexadecimal(&[&*self.0, &salt])].concat()
     }
 
+    /// Whether that is the answer to this salt, in the same time whatever it is.
+    pub fn is_answer(&self, answer: &[u8], salt: [u8; 4]) -> bool {
+        Zeroizing::new(self.answer(salt)).ct_eq(answer).into()
+    }
+
     /// Whether this is the hash of that password, in the same time whatever the answer.
     pub fn is_of(&self, user: &[u8], password: &[u8]) -> bool {
         Self::of(user, password).0.ct_eq(&*self.0).into()

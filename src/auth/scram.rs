@@ -13,12 +13,20 @@ mod tests;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-pub use client::{MAX_ITERATIONS, ScramClient, ScramClientError, ScramClientFinal};
+pub use client::{ClientBinding, MAX_ITERATIONS, ScramClient, ScramClientError, ScramClientFinal};
 pub use keys::{CachedKeys, ScramKeys, ScramVerifier};
-pub use server::{MockSecret, ScramServer, ScramServerError, ScramServerFinal};
+pub use server::{
+    MockSecret, ScramServer, ScramServerError, ScramServerFinal, ServerBinding, Truth,
+};
 
 /// The mechanism's name in SASL.
 pub const MECHANISM: &str = "SCRAM-SHA-256";
+
+/// The name of the one that is bound to the TLS connection.
+pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
+
+/// How an exchange is bound to the TLS connection: to the hash of the server's certificate.
+const END_POINT: &str = "tls-server-end-point";
 
 /// The longest SASL message that is read, from either peer (PostgreSQL's PG_MAX_SASL_MESSAGE_LENGTH).
 pub const MAX_SASL_MESSAGE_LENGTH: usize = 1024;

@@ -1,9 +1,11 @@
 //! What is held of a user's password.
 
+use std::num::NonZeroU32;
+
 use subtle::ConstantTimeEq;
 
 use super::md5::Md5Hash;
-use super::scram::ScramVerifier;
+use super::scram::{MockSecret, ScramVerifier};
 use crate::config::secret::Secret;
 
 /// A user's password as the configuration has it: itself, or what proves it. `Debug` shows nothing of it.
@@ -29,12 +31,48 @@ impl Verifier {
         }
     }
 
+    /// Whether the text is a SCRAM verifier, by which nobody can log in.
+    pub fn is_scram(text: &Secret) -> bool {
+        matches!(Self::parse(text), Self::Scram(_))
+    }
+
     /// Whether this is the user's password. Slow for [`Verifier::Scram`].
     pub fn is_password(&self, user: &[u8], password: &[u8]) -> bool {
         match self {
             Self::Plain(secret) => secret.expose().as_bytes().ct_eq(password).into(),
             Self::Md5(hash) => hash.is_of(user, password),
             Self::Scram(verifier) => verifier.is_of(password),
+        }
+    }
+}
+
+/// What can be told of a user's verifier from outside: how long it takes, and which exchange it calls for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Likeness {
+    /// A password.
+    Plain,
+    /// An MD5 hash.
+    Md5,
+    /// A SCRAM verifier with this count.
+    Scram(NonZeroU32),
+}
+
+impl Likeness {
+    /// That of a verifier.
+    pub fn of(verifier: &Verifier) -> Self {
+        match verifier {
+            Verifier::Plain(_) => Self::Plain,
+            Verifier::Md5(_) => Self::Md5,
+            Verifier::Scram(verifier) => Self::Scram(verifier.iterations()),
+        }
+    }
+
+    /// A verifier of this kind, the same for the same user every time. Nobody is to be let in by it.
+    pub fn verifier(self, user: &[u8], secret: &MockSecret) -> Verifier {
+        match self {
+            Self::Plain => Verifier::Plain(Secret::new(format!("{:x?}", secret.salt(user)))),
+            Self::Md5 => Verifier::Md5(Md5Hash::of(user, &secret.salt(user))),
+            Self::Scram(iterations) => Verifier::Scram(secret.verifier(user, iterations)),
         }
     }
 }

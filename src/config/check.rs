@@ -7,6 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::choices::AuthMethod;
 use super::findings::Findings;
+use super::tls::TlsMode;
 use super::{CONSOLE_NAMES, Config, Host};
 
 impl Config {
@@ -15,7 +16,9 @@ impl Config {
         self.check_addresses(findings);
         self.check_databases(findings);
         self.check_users(findings);
+        self.check_auth(findings);
         self.check_exposure(findings);
+        self.check_encryption(findings);
         self.check_tags(findings);
     }
 
@@ -82,7 +85,11 @@ impl Config {
                 findings.error(&["users", name], "each user is named: `*` stands for none");
             }
             let Some(password) = user.password.as_ref().map(|secret| secret.expose()) else {
-                if self.auth.method != AuthMethod::Trust {
+                let asks_here = matches!(
+                    self.auth.method,
+                    AuthMethod::Password | AuthMethod::Md5 | AuthMethod::ScramSha256
+                );
+                if asks_here && !self.asks_servers() {
                     let message =
                         "`password` or `password_file` is missing, and [auth] asks for one";
                     findings.error(&["users", name], message);
@@ -94,13 +101,58 @@ impl Config {
                                SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>";
                 findings.error(&["users", name], message);
             }
-            if is_md5_hash(password) {
+            if is_md5_hash(password) && self.auth.method == AuthMethod::ScramSha256 {
                 let message =
                     "its password is an md5 hash: the password or a SCRAM verifier is needed";
                 findings.error(&["users", name], message);
             }
             if password.contains('\0') {
                 findings.error(&["users", name], "its password holds a zero byte");
+            }
+        }
+    }
+
+    /// Whether servers are asked about users that are not configured.
+    fn asks_servers(&self) -> bool {
+        self.auth.user.is_some() || self.databases.values().any(|it| it.auth_user.is_some())
+    }
+
+    /// What does not fit together in how clients prove who they are.
+    fn check_auth(&self, findings: &mut Findings) {
+        let method = ["auth", "method"];
+        match self.auth.method {
+            AuthMethod::Hba if self.auth.hba.is_none() => {
+                findings.error(&method, "\"hba\" needs `hba_file`");
+            }
+            AuthMethod::Cert if self.listen.tls.mode < TlsMode::VerifyCa => {
+                let message = "\"cert\" needs [listen] tls.mode = \"verify-full\"";
+                findings.error(&method, message);
+            }
+            AuthMethod::Any => {
+                for (name, database) in &self.databases {
+                    if database.user.is_none() {
+                        let message = "[auth] method \"any\" needs a `user` to log in as";
+                        findings.error(&["databases", name], message);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Encrypted, but with whom nobody knows.
+    fn check_encryption(&self, findings: &mut Findings) {
+        for (name, database) in &self.databases {
+            let Host::Tcp(host) = &database.host else {
+                continue;
+            };
+            let is_here =
+                &**host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+            if !is_here && database.tls.mode < TlsMode::VerifyFull {
+                let message = format!(
+                    "whoever sits between here and {host} can pose as it: only `mode = \"verify-full\"` knows the server"
+                );
+                findings.warn(&["databases", name, "tls", "mode"], message);
             }
         }
     }
@@ -113,11 +165,20 @@ impl Config {
         };
         let method = ["auth", "method"];
         match self.auth.method {
-            AuthMethod::ScramSha256 => {}
+            AuthMethod::ScramSha256 | AuthMethod::Cert | AuthMethod::Peer | AuthMethod::Hba => {}
+            AuthMethod::Any => findings.warn(
+                &method,
+                format!("everyone who reaches {address} can log in"),
+            ),
             AuthMethod::Trust => findings.warn(
                 &method,
                 format!("everyone who reaches {address} can log in as any of [users]"),
             ),
+            AuthMethod::Md5 => findings.warn(
+                &method,
+                format!("md5 can be broken by whoever listens at {address}: scram-sha-256 can't"),
+            ),
+            AuthMethod::Password if self.listen.tls.mode >= TlsMode::Require => {}
             AuthMethod::Password => findings.warn(
                 &method,
                 format!("passwords travel to {address} readable: scram-sha-256 hides them"),

@@ -62,13 +62,24 @@ pub enum ListenMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AuthMethod {
+    /// Not at all, and the name does not matter: the database says who logs in at the server.
+    Any,
     /// Not at all; the user must still be known.
     Trust,
-    /// By sending the password as it is.
+    /// By sending the password as it is. PgBouncer calls it `plain`.
+    #[serde(alias = "plain")]
     Password,
+    /// By a hash of the password; by SCRAM-SHA-256 for users of whom a SCRAM verifier is kept.
+    Md5,
     /// By SCRAM-SHA-256 (RFC 5802, RFC 7677).
     #[serde(rename = "scram-sha-256")]
     ScramSha256,
+    /// By a client certificate that names the user.
+    Cert,
+    /// By the system's user at the other end of a unix socket.
+    Peer,
+    /// As the first line of a file says that fits.
+    Hba,
 }
 
 /// How a comment is written.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use super::choices::{
     AuthMethod, CommentFormat, LogFormat, LogLevel, OnMissing, OnSigterm, Placement,
     SyslogFacility, WorkerCount,
 };
+use super::tls::{Tls, TlsMode};
 use super::{
     Annotation, Auth, Database, Drain, Host, Http, Listen, Log, PoolSettings, SlowQuery, Trace,
     Workers,
@@ -34,6 +35,8 @@ impl Default for Listen {
             max_client_connections: count(1000),
             login_timeout: Duration::from_secs(60),
             backlog: 128,
+            max_unauthenticated_connections: count(1000),
+            tls: Tls::of(TlsMode::Disable),
         }
     }
 }
@@ -50,9 +53,24 @@ impl Default for Auth {
     fn default() -> Self {
         Self {
             method: AuthMethod::ScramSha256,
+            userlist: None,
+            hba: None,
+            ident: None,
+            user: None,
+            query: AUTH_QUERY.into(),
+            dbname: None,
+            cache_size: 10_000,
+            cache_ttl: Duration::from_secs(10),
+            scram_iterations: const { NonZeroU32::new(4096).expect("not zero") },
+            failed_login_backoff: Duration::ZERO,
         }
     }
 }
+
+/// Names and operators are PostgreSQL's own, whatever the role's search_path says.
+const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now() \
+    THEN NULL ELSE rolpassword END FROM pg_catalog.pg_authid \
+    WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogin";
 
 impl Default for Workers {
     fn default() -> Self {
@@ -70,6 +88,10 @@ impl Default for Database {
             dbname: None,
             user: None,
             password: None,
+            auth_user: None,
+            auth_query: None,
+            auth_dbname: None,
+            tls: Tls::of(TlsMode::Prefer),
             tags: BTreeMap::new(),
             pool: PoolSettings::default(),
         }

@@ -10,9 +10,10 @@ use super::choices::{
     OtlpProtocol, Placement, SyslogFacility,
 };
 use super::pool::PoolOverrides;
+use super::tls::{ListenTlsTable, ServerTlsTable};
 use super::units::{
-    Addresses, Backlog, Count, Mode, Number, OptionalAddress, Port, PositiveTime, SecretText, Size,
-    Time, TimeLimit, Workers,
+    Addresses, Backlog, Count, Iterations, Mode, Number, OptionalAddress, Port, PositiveTime,
+    SecretText, Size, Time, TimeLimit, Workers,
 };
 
 /// The whole file.
@@ -25,6 +26,7 @@ pub(super) struct ConfigFile {
     pub(super) console: ConsoleTable,
     pub(super) workers: WorkersTable,
     pub(super) pool: PoolOverrides,
+    pub(super) server_tls: ServerTlsTable,
     pub(super) databases: BTreeMap<Box<str>, DatabaseTable>,
     pub(super) users: BTreeMap<Box<str>, UserTable>,
     pub(super) trace: TraceTable,
@@ -48,6 +50,8 @@ pub(super) struct ListenTable {
     pub(super) max_client_connections: Option<Count>,
     pub(super) login_timeout: Option<PositiveTime>,
     pub(super) backlog: Option<Backlog>,
+    pub(super) max_unauthenticated_connections: Option<Count>,
+    pub(super) tls: ListenTlsTable,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -60,6 +64,16 @@ pub(super) struct HttpTable {
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub(super) struct AuthTable {
     pub(super) method: Option<AuthMethod>,
+    pub(super) userlist: Option<PathBuf>,
+    pub(super) hba_file: Option<PathBuf>,
+    pub(super) ident_file: Option<PathBuf>,
+    pub(super) user: Option<Box<str>>,
+    pub(super) query: Option<Box<str>>,
+    pub(super) dbname: Option<Box<str>>,
+    pub(super) cache_size: Option<Number>,
+    pub(super) cache_ttl: Option<Time>,
+    pub(super) scram_iterations: Option<Iterations>,
+    pub(super) failed_login_backoff: Option<Time>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -83,6 +97,10 @@ pub(super) struct DatabaseTable {
     pub(super) dbname: Option<Box<str>>,
     pub(super) user: Option<Box<str>>,
     pub(super) password: Option<SecretText>,
+    pub(super) auth_user: Option<Box<str>>,
+    pub(super) auth_query: Option<Box<str>>,
+    pub(super) auth_dbname: Option<Box<str>>,
+    pub(super) tls: ServerTlsTable,
     pub(super) tags: BTreeMap<Box<str>, Box<str>>,
     pub(super) pool: PoolOverrides,
 }

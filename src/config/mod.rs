@@ -16,7 +16,9 @@ mod pool;
 mod problem;
 mod reader;
 mod resolve;
+pub mod tls;
 mod units;
+pub mod userlist;
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +26,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,6 +44,7 @@ use self::file::ConfigFile;
 use self::findings::{Document, Finding, Findings, problems_of};
 use self::resolve::Surroundings;
 use self::secret::Secret;
+use self::tls::{TextFile, Tls};
 
 /// Everything that can be set, complete and consistent. Its `Debug` shows no secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +61,8 @@ pub struct Config {
     pub workers: Workers,
     /// The settings of a pool whose database and user say nothing else.
     pub pool: PoolSettings,
+    /// How connections to servers are encrypted whose database says nothing else.
+    pub server_tls: Tls,
     /// The databases by the name that clients ask for; `*` serves every other name.
     pub databases: BTreeMap<Box<str>, Database>,
     /// The users by name.
@@ -96,6 +101,10 @@ pub struct Listen {
     pub login_timeout: Duration,
     /// The length of the kernel's queue of connections not yet accepted, 1 to 2³¹-1.
     pub backlog: u32,
+    /// The most connections that have not proved yet who they are; beyond it the oldest of them is closed.
+    pub max_unauthenticated_connections: NonZeroUsize,
+    /// What encryption clients are offered.
+    pub tls: Tls,
 }
 
 impl Listen {
@@ -146,6 +155,35 @@ pub struct Http {
 pub struct Auth {
     /// The way.
     pub method: AuthMethod,
+    /// The file that further users came from; they stand among [`Config::users`].
+    pub userlist: Option<Box<str>>,
+    /// Who may come from where, and how: with [`AuthMethod::Hba`].
+    pub hba: Option<HbaFile>,
+    /// Which names of systems and certificates are which users.
+    pub ident: Option<TextFile>,
+    /// Who asks a server about users that are not configured; `None`: nobody does.
+    pub user: Option<Box<str>>,
+    /// What is asked: a name and a password for `$1`.
+    pub query: Box<str>,
+    /// The database in which it is asked; `None`: the one that the client wants.
+    pub dbname: Option<Box<str>>,
+    /// How many answers are kept.
+    pub cache_size: usize,
+    /// How long an answer is kept; zero: not at all.
+    pub cache_ttl: Duration,
+    /// How many rounds a SCRAM key gets that is made of a configured password.
+    pub scram_iterations: NonZeroU32,
+    /// How long an address has to wait after a failed login, doubled by each further one; zero: it need not.
+    pub failed_login_backoff: Duration,
+}
+
+/// A file of rules, and those that it names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HbaFile {
+    /// The file itself.
+    pub file: TextFile,
+    /// The files of names (`@file`), by what stands in the rules.
+    pub included: BTreeMap<Box<str>, TextFile>,
 }
 
 /// `[console]`: who may use the database `pgbouncer`, beside the user `pgbouncer` of the same system user over a unix socket.
@@ -189,6 +227,14 @@ pub struct Database {
     pub user: Option<Box<str>>,
     /// That user's password, if the server asks for one; `None`: the one in [`Config::users`], if any.
     pub password: Option<Secret>,
+    /// What holds here instead of [`Auth::user`].
+    pub auth_user: Option<Box<str>>,
+    /// What holds here instead of [`Auth::query`].
+    pub auth_query: Option<Box<str>>,
+    /// What holds here instead of [`Auth::dbname`].
+    pub auth_dbname: Option<Box<str>>,
+    /// How connections to its server are encrypted.
+    pub tls: Tls,
     /// Tags that every query gets.
     pub tags: BTreeMap<Box<str>, Box<str>>,
     /// The settings of its pools, those of [`Config::pool`] included.

@@ -15,6 +15,18 @@ pub struct Problem {
     pub message: Box<str>,
 }
 
+impl Problem {
+    /// Something about a whole file, or about what it leads to.
+    pub fn about(source: &str, message: String) -> Self {
+        Self {
+            source: source.into(),
+            position: None,
+            key: "".into(),
+            message: message.into(),
+        }
+    }
+}
+
 /// A place in a file, counted from 1; the column counts characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {

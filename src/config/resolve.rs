@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 
 use super::defaults::DEFAULT_PORT;
 use super::file::{
-    AnnotationTable, ConfigFile, DatabaseTable, ListenTable, LogTable, SlowQueryTable, TraceTable,
-    UserTable,
+    AnnotationTable, AuthTable, ConfigFile, DatabaseTable, ListenTable, LogTable, SlowQueryTable,
+    TraceTable, UserTable,
 };
 use super::findings::Findings;
 use super::pool::PoolSettings;
 use super::secret::Secret;
+use super::tls::{Secrecy, ServerTlsTable, TextFile, Tls, TlsMode};
 use super::units::SecretText;
+use super::userlist::parse_userlist;
 use super::{
-    Annotation, Auth, Config, Console, Database, Drain, Host, Http, Listen, Log, Otlp,
+    Annotation, Auth, Config, Console, Database, Drain, HbaFile, Host, Http, Listen, Log, Otlp,
     PasswordFile, Process, SlowQuery, Trace, UnixSocket, User, Workers,
 };
 
@@ -38,15 +40,19 @@ impl Config {
     ) -> Self {
         let default = Self::default();
         let pool = default.pool.overridden_by(&file.pool);
+        let server_tls =
+            file.server_tls
+                .resolve(&default.server_tls, &["server_tls"], surroundings, findings);
         let databases = file
             .databases
             .into_iter()
             .map(|(name, table)| {
-                let database = resolve_database(&name, table, &pool, surroundings, findings);
+                let database =
+                    resolve_database(&name, table, &pool, &server_tls, surroundings, findings);
                 (name, database)
             })
             .collect();
-        let users = file
+        let mut users: BTreeMap<Box<str>, User> = file
             .users
             .into_iter()
             .map(|(name, table)| {
@@ -54,14 +60,13 @@ impl Config {
                 (name, user)
             })
             .collect();
+        let auth = resolve_auth(file.auth, default.auth, &mut users, surroundings, findings);
         Self {
-            listen: resolve_listen(file.listen, default.listen, findings),
+            listen: resolve_listen(file.listen, default.listen, surroundings, findings),
             http: Http {
                 address: file.http.address.map_or(default.http.address, |it| it.0),
             },
-            auth: Auth {
-                method: file.auth.method.unwrap_or(default.auth.method),
-            },
+            auth,
             console: Console {
                 admin_users: file.console.admin_users,
                 stats_users: file.console.stats_users,
@@ -70,6 +75,7 @@ impl Config {
                 count: file.workers.count.map_or(default.workers.count, |it| it.0),
             },
             pool,
+            server_tls,
             databases,
             users,
             trace: resolve_trace(file.trace, default.trace),
@@ -90,7 +96,20 @@ impl Config {
     }
 }
 
-fn resolve_listen(table: ListenTable, default: Listen, findings: &mut Findings) -> Listen {
+fn resolve_listen(
+    table: ListenTable,
+    default: Listen,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Listen {
+    let path = ["listen", "tls"];
+    let tls = ServerTlsTable::from(table.tls).resolve(&default.tls, &path, surroundings, findings);
+    if tls.mode != TlsMode::Disable && tls.cert.is_none() {
+        findings.error(
+            &["listen", "tls", "mode"],
+            "the mode needs `cert` and `key`",
+        );
+    }
     let addresses = table.address.map_or(default.addresses, |it| it.0);
     let unix_socket = table
         .unix_socket_dir
@@ -123,6 +142,10 @@ fn resolve_listen(table: ListenTable, default: Listen, findings: &mut Findings) 
             .map_or(default.max_client_connections, |it| it.0),
         login_timeout: table.login_timeout.map_or(default.login_timeout, |it| it.0),
         backlog: table.backlog.map_or(default.backlog, |it| it.0),
+        max_unauthenticated_connections: table
+            .max_unauthenticated_connections
+            .map_or(default.max_unauthenticated_connections, |it| it.0),
+        tls,
     }
 }
 
@@ -146,6 +169,129 @@ fn resolve_log(table: LogTable, default: Log, folder: &Path) -> Log {
 fn file_in(folder: &Path, name: Option<PathBuf>) -> Option<PathBuf> {
     let name = name.filter(|name| !name.as_os_str().is_empty())?;
     Some(folder.join(name))
+}
+
+fn resolve_auth(
+    table: AuthTable,
+    default: Auth,
+    users: &mut BTreeMap<Box<str>, User>,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Auth {
+    let mut file = |key: &'static str, name: Option<PathBuf>, secrecy| {
+        let name = name.filter(|name| !name.as_os_str().is_empty())?;
+        read_file(&name, &["auth", key], secrecy, surroundings, findings)
+    };
+    let userlist = file("userlist", table.userlist, Secrecy::Secret);
+    let ident = file("ident_file", table.ident_file, Secrecy::Public);
+    let hba = file("hba_file", table.hba_file, Secrecy::Public);
+    if let Some(userlist) = &userlist {
+        add_users(userlist, users, findings);
+    }
+    let named = |name: Option<Box<str>>| name.filter(|name| !name.is_empty());
+    Auth {
+        method: table.method.unwrap_or(default.method),
+        userlist: userlist.map(|file| file.name),
+        hba: hba.map(|file| HbaFile {
+            included: included_files(&file, surroundings),
+            file,
+        }),
+        ident,
+        user: named(table.user),
+        query: named(table.query).unwrap_or(default.query),
+        dbname: named(table.dbname),
+        cache_size: table.cache_size.map_or(default.cache_size, |it| it.0),
+        cache_ttl: table.cache_ttl.map_or(default.cache_ttl, |it| it.0),
+        scram_iterations: table
+            .scram_iterations
+            .map_or(default.scram_iterations, |it| it.0),
+        failed_login_backoff: table
+            .failed_login_backoff
+            .map_or(default.failed_login_backoff, |it| it.0),
+    }
+}
+
+/// The users of a userlist join the configured ones, whose own passwords win.
+fn add_users(userlist: &TextFile, users: &mut BTreeMap<Box<str>, User>, findings: &mut Findings) {
+    let lines = match parse_userlist(userlist.text.expose()) {
+        Ok(lines) => lines,
+        Err(line) => {
+            let message = format!("{}:{line}: expected \"user\" \"password\"", userlist.name);
+            findings.error(&["auth", "userlist"], message);
+            return;
+        }
+    };
+    for line in lines {
+        let user = users.entry((*line.user).into()).or_default();
+        if user.password.is_none() && !line.password.is_empty() {
+            user.password = Some(Secret::new(&*line.password));
+        }
+    }
+}
+
+/// The files that stand for names in a file of rules: `@file`. Those that cannot be read are left out: the rules miss them.
+fn included_files(
+    file: &TextFile,
+    surroundings: &Surroundings<'_>,
+) -> BTreeMap<Box<str>, TextFile> {
+    /// More than anybody keeps in order.
+    const MAX_FILES: usize = 100;
+    let mut included = BTreeMap::new();
+    let folder = Path::new(&*file.name)
+        .parent()
+        .unwrap_or_else(|| Path::new(""));
+    let mut texts = vec![file.text.clone()];
+    while let Some(text) = texts.pop() {
+        for line in text.expose().lines() {
+            let line = line.split('#').next().unwrap_or_default();
+            let names = line
+                .split(|letter: char| letter == ',' || letter.is_whitespace())
+                .filter_map(|word| word.strip_prefix('@'));
+            for name in names {
+                if included.contains_key(name) || included.len() >= MAX_FILES {
+                    continue;
+                }
+                let path = folder.join(name);
+                if let Ok(content) = (surroundings.read)(&path) {
+                    texts.push(content.text.clone());
+                    included.insert(
+                        name.into(),
+                        TextFile {
+                            name: path.to_string_lossy().into(),
+                            text: content.text,
+                        },
+                    );
+                }
+            }
+        }
+    }
+    included
+}
+
+/// A file's text; `path` is the key that names it.
+pub(super) fn read_file(
+    name: &Path,
+    path: &[&str],
+    secrecy: Secrecy,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<TextFile> {
+    let name = surroundings.folder.join(name);
+    let content = match (surroundings.read)(&name) {
+        Ok(content) => content,
+        Err(error) => {
+            findings.error(path, format!("{} cannot be read: {error}", name.display()));
+            return None;
+        }
+    };
+    if content.is_readable_by_everyone && secrecy == Secrecy::Secret {
+        let message = format!("{} can be read by everyone: chmod 600", name.display());
+        findings.warn(path, message);
+    }
+    Some(TextFile {
+        name: name.to_string_lossy().into(),
+        text: content.text,
+    })
 }
 
 fn resolve_trace(table: TraceTable, default: Trace) -> Trace {
@@ -191,6 +337,7 @@ fn resolve_database(
     name: &str,
     table: DatabaseTable,
     pool: &PoolSettings,
+    server_tls: &Tls,
     surroundings: &Surroundings<'_>,
     findings: &mut Findings,
 ) -> Database {
@@ -216,6 +363,15 @@ fn resolve_database(
         password: table
             .password
             .and_then(|text| written_secret(&text, &path, surroundings, findings)),
+        auth_user: table.auth_user,
+        auth_query: table.auth_query,
+        auth_dbname: table.auth_dbname,
+        tls: table.tls.resolve(
+            server_tls,
+            &["databases", name, "tls"],
+            surroundings,
+            findings,
+        ),
         tags: table.tags,
         pool: pool.overridden_by(&table.pool),
     }

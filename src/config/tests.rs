@@ -3,8 +3,11 @@ use super::*;
 const REFERENCE: &str = include_str!("../../config.toml");
 
 /// Every table, as a path that an unknown key can be planted under.
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 19] = [
     "listen",
+    "listen.tls",
+    "server_tls",
+    "databases.app.tls",
     "http",
     "auth",
     "console",
@@ -62,6 +65,7 @@ fn the_reference_names_every_table_and_every_key() {
         let section = match table {
             // A pool setting of a database or a user is any of [pool].
             "databases.app.pool" | "users.app.pool" => section("[pool]"),
+            "databases.app.tls" => section("[server_tls]"),
             table => section(&format!("[{table}]")),
         };
         for key in known_names(&format!("{table}.no_such_key = 1")) {
@@ -69,6 +73,7 @@ fn the_reference_names_every_table_and_every_key() {
                 let line = line.trim_start_matches("# ");
                 line.starts_with(&format!("{key} = ")) || line.starts_with(&format!("{key}."))
             });
+            let is_written = is_written || REFERENCE.contains(&format!("\n[{table}.{key}]\n"));
             assert!(is_written, "`{key}` of [{table}] is not in config.toml");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
@@ -48,6 +48,14 @@ written!(
     "a duration such as \"250ms\", \"15s\", \"2m\" or \"1h\", or \"0\" for no limit",
     text: Some(|text| parse_duration(text).map(|time| (!time.is_zero()).then_some(time))),
     number: None
+);
+
+written!(
+    /// How many rounds a key gets: more than a second's worth is nobody's wish.
+    Iterations(NonZeroU32),
+    "a whole number from 1 to 1000000",
+    text: None,
+    number: Some(|number| u32::try_from(number).ok().filter(|count| *count <= 1_000_000).and_then(NonZeroU32::new))
 );
 
 written!(

@@ -41,6 +41,11 @@ pub fn authentication_cleartext_password(out: &mut Vec<u8>) {
     authentication(out, 3, b"");
 }
 
+/// AuthenticationMD5Password: asks for the password's hash.
+pub fn authentication_md5_password(out: &mut Vec<u8>, salt: [u8; 4]) {
+    authentication(out, 5, &salt);
+}
+
 /// AuthenticationSASL: offers mechanisms, the best first.
 pub fn authentication_sasl(out: &mut Vec<u8>, mechanisms: &[&str]) {
     message(out, b'R', |body| {

@@ -63,15 +63,15 @@ impl ServerPool {
     pub(super) fn connect(self: &Rc<Self>, allowance: Allowance) {
         let pool = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let keys = pool.scram_keys.borrow().clone();
             let (terms, generation) = (pool.terms(), pool.generation.get());
+            let credentials = pool.credentials(&terms);
             let limit = terms.settings.server_connect_timeout;
             let connecting = async {
                 let clock = pool.neighbours.clock;
                 let (mut server, keys) = ServerConnection::connect(
                     &terms.target,
-                    keys,
-                    nonce(),
+                    credentials,
+                    nonce,
                     ServerStartup::pooled(&terms.settings.track_extra_parameters),
                     clock,
                 )
@@ -143,6 +143,7 @@ impl ServerPool {
             ConnectError::Unresolved(_) => ConnectFailure::Resolve,
             ConnectError::Unreachable(_) => ConnectFailure::Connect,
             ConnectError::TimedOut => ConnectFailure::Timeout,
+            ConnectError::Tls(_) => ConnectFailure::Tls,
             ConnectError::Broken(_) | ConnectError::Login(_) | ConnectError::ConnectQuery => {
                 ConnectFailure::Login
             }

@@ -26,9 +26,10 @@ impl ServerPool {
             replication,
             track_extra: &[],
         };
-        let keys = self.scram_keys.borrow().clone();
+        let credentials = self.credentials(&terms);
+        let clock = self.neighbours.clock;
         let connecting =
-            ServerConnection::connect(&terms.target, keys, nonce(), startup, self.neighbours.clock);
+            ServerConnection::connect(&terms.target, credentials, nonce, startup, clock);
         let limit = terms.settings.server_connect_timeout;
         let connected = tokio::time::timeout(limit, connecting).await;
         match connected.unwrap_or(Err(ConnectError::TimedOut)) {

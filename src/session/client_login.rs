@@ -1,8 +1,9 @@
 //! A client proves who it is.
 //!
 //! ```text
-//! trust ──────────────────────────────────────────────────────────────────── AuthenticationOk
+//! nothing ────────────────────────────────────────────────────────────────── AuthenticationOk
 //! password ─ CleartextPassword → PasswordMessage ─────────────────────────── AuthenticationOk
+//! md5 ────── MD5Password → PasswordMessage ───────────────────────────────── AuthenticationOk
 //! scram ──── SASL → SASLInitialResponse → SASLContinue → SASLResponse → SASLFinal, AuthenticationOk
 //! ```
 //!
@@ -12,12 +13,13 @@
 
 use std::num::NonZeroU32;
 
+use crate::auth::md5::Md5Hash;
 use crate::auth::scram::{
-    CachedKeys, DEFAULT_ITERATIONS, MAX_SASL_MESSAGE_LENGTH, MECHANISM, MockSecret, Nonce,
-    ScramServer, ScramServerError, ScramServerFinal, ScramVerifier,
+    CachedKeys, DEFAULT_ITERATIONS, MAX_SASL_MESSAGE_LENGTH, MECHANISM, MECHANISM_PLUS, MockSecret,
+    Nonce, ScramServer, ScramServerError, ScramServerFinal, ScramVerifier, ServerBinding, Truth,
 };
-use crate::auth::verifier::Verifier;
-use crate::config::choices::AuthMethod;
+use crate::auth::verifier::{Likeness, Verifier};
+use crate::config::secret::Secret;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::frame::{Frame, split_cstr};
@@ -35,7 +37,7 @@ pub struct ClientLoginRequest<'a> {
     /// The name in the startup message.
     pub user: &'a [u8],
     /// How it shall be proved.
-    pub method: AuthMethod,
+    pub challenge: Challenge,
     /// What is held of the user's password. `None`, for users who don't exist too, fails at the end, and not sooner.
     ///
     /// With SCRAM a [`Verifier::Plain`] costs a key derivation in every login: turn it into a [`Verifier::Scram`] once.
@@ -44,6 +46,23 @@ pub struct ClientLoginRequest<'a> {
     pub nonce: Nonce,
     /// Random bytes of the process.
     pub mock_secret: &'a MockSecret,
+    /// What users of whom nothing is held look like.
+    pub likeness: Likeness,
+    /// The hash of our certificate that SCRAM can be bound to, where the connection is encrypted by it.
+    pub binding: Option<&'a [u8]>,
+}
+
+/// How a client shall prove who it is, within the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Challenge {
+    /// Not at all, or it has done so by other means.
+    Nothing,
+    /// By its password.
+    Password,
+    /// By a hash of it; by SCRAM where a SCRAM verifier is held, of which nothing else can be computed.
+    Md5,
+    /// By SCRAM-SHA-256, or SCRAM-SHA-256-PLUS where there is something to bind to.
+    Scram,
 }
 
 /// Awaits a client's answer.
@@ -55,11 +74,21 @@ pub struct ClientLogin {
 
 #[derive(Debug)]
 enum Awaiting {
-    Password(Option<Verifier>),
-    SaslInitialResponse(ScramServer),
+    Password(Verifier, Truth),
+    Md5(Md5Hash, Truth, [u8; 4]),
+    SaslInitialResponse(Box<Offer>),
     /// The client picked the mechanism without saying its first words.
     ClientFirst(ScramServer),
     ClientFinal(ScramServerFinal),
+}
+
+/// SCRAM, before the client has picked one of its two kinds.
+#[derive(Debug)]
+struct Offer {
+    verifier: ScramVerifier,
+    truth: Truth,
+    binding: Option<Box<[u8]>>,
+    nonce: Nonce,
 }
 
 /// How far a login is.
@@ -71,9 +100,11 @@ pub enum Progress {
     LoggedIn(LoggedIn),
 }
 
-/// A client that is who it says.
-#[derive(Debug)]
+/// A client that is who it says, and what it has shown us of its password.
+#[derive(Debug, Default)]
 pub struct LoggedIn {
+    /// After a password in clear: the password.
+    pub password: Option<Secret>,
     /// After SCRAM: the keys that its proof disclosed. They log in at any server that keeps the same verifier.
     pub scram_keys: Option<CachedKeys>,
 }
@@ -133,18 +164,27 @@ impl LoginError {
 impl ClientLogin {
     /// Asks for what the method wants; with trust there is nothing to ask, and whether the user is known is the caller's to see to.
     pub fn begin(request: ClientLoginRequest<'_>, out: &mut Vec<u8>) -> Progress {
-        let awaiting = match request.method {
-            AuthMethod::Trust => {
+        let awaiting = match request.challenge {
+            Challenge::Nothing => {
                 encode::authentication_ok(out);
-                return Progress::LoggedIn(LoggedIn { scram_keys: None });
+                return Progress::LoggedIn(LoggedIn::default());
             }
-            AuthMethod::Password => {
+            Challenge::Password => {
+                let (verifier, truth) = request.verifier();
                 encode::authentication_cleartext_password(out);
-                Awaiting::Password(request.verifier.cloned())
+                Awaiting::Password(verifier, truth)
             }
-            AuthMethod::ScramSha256 => {
-                encode::authentication_sasl(out, &[MECHANISM]);
-                Awaiting::SaslInitialResponse(scram_server(&request))
+            Challenge::Md5 => match request.verifier() {
+                (Verifier::Scram(verifier), truth) => request.offer_scram(verifier, truth, out),
+                (Verifier::Md5(hash), truth) => request.ask_md5(hash, truth, out),
+                (Verifier::Plain(password), truth) => {
+                    let hash = Md5Hash::of(request.user, password.expose().as_bytes());
+                    request.ask_md5(hash, truth, out)
+                }
+            },
+            Challenge::Scram => {
+                let (verifier, truth) = request.scram_verifier();
+                request.offer_scram(verifier, truth, out)
             }
         };
         Progress::Continue(Self {
@@ -160,16 +200,28 @@ impl ClientLogin {
         let body = self.awaiting.response_in(frame)?;
         let Self { user, awaiting } = self;
         let awaiting = match awaiting {
-            Awaiting::Password(verifier) => {
-                return on_password(user, verifier.as_ref(), body, out);
+            Awaiting::Password(verifier, truth) => {
+                return on_password(user, &verifier, truth, body, out);
             }
-            Awaiting::SaslInitialResponse(scram) => match initial_response(body)? {
-                Some(client_first) => on_client_first(user.clone(), scram, client_first, out)?,
-                None => {
-                    encode::authentication_sasl_continue(out, b"");
-                    Awaiting::ClientFirst(scram)
+            Awaiting::Md5(hash, truth, salt) => {
+                let answer = password_in(body)?;
+                let is_right = hash.is_answer(answer, salt);
+                return match is_right && truth == Truth::Genuine {
+                    true => Ok(logged_in(LoggedIn::default(), out)),
+                    false => Err(LoginError::WrongPassword { user }),
+                };
+            }
+            Awaiting::SaslInitialResponse(offer) => {
+                let (mechanism, response) = initial_response(body)?;
+                let scram = offer.accept(mechanism)?;
+                match response {
+                    Some(client_first) => on_client_first(user.clone(), scram, client_first, out)?,
+                    None => {
+                        encode::authentication_sasl_continue(out, b"");
+                        Awaiting::ClientFirst(scram)
+                    }
                 }
-            },
+            }
             Awaiting::ClientFirst(scram) => on_client_first(user.clone(), scram, body, out)?,
             Awaiting::ClientFinal(scram) => return on_client_final(user, scram, body, out),
         };
@@ -181,7 +233,7 @@ impl Awaiting {
     /// The body of the message, if it is of the kind and size that is awaited.
     fn response_in<'a>(&self, frame: Frame<'a>) -> Result<&'a [u8], LoginError> {
         let (limit, unexpected) = match self {
-            Self::Password(_) => (
+            Self::Password(..) | Self::Md5(..) => (
                 MAX_LOGIN_MESSAGE_LENGTH,
                 LoginError::ExpectedPassword(frame.tag),
             ),
@@ -199,41 +251,107 @@ impl Awaiting {
     }
 }
 
-fn scram_server(request: &ClientLoginRequest<'_>) -> ScramServer {
-    match request.verifier {
-        Some(Verifier::Scram(verifier)) => ScramServer::new(verifier.clone(), request.nonce),
-        Some(Verifier::Plain(password)) => ScramServer::new(
-            ScramVerifier::from_password(
-                password.expose().as_bytes(),
-                &request.mock_secret.salt(request.user),
-                NonZeroU32::new(DEFAULT_ITERATIONS).expect("the default is not zero"),
+impl ClientLoginRequest<'_> {
+    /// What the user's password is checked by; what looks like it, where nothing is held.
+    fn verifier(&self) -> (Verifier, Truth) {
+        match self.verifier {
+            Some(verifier) => (verifier.clone(), Truth::Genuine),
+            None => (
+                self.likeness.verifier(self.user, self.mock_secret),
+                Truth::Doomed,
             ),
-            request.nonce,
-        ),
-        // Nothing of SCRAM can be computed from an MD5 hash.
-        Some(Verifier::Md5(_)) | None => {
-            ScramServer::doomed(request.user, request.mock_secret, request.nonce)
         }
     }
+
+    fn scram_verifier(&self) -> (ScramVerifier, Truth) {
+        let usual = NonZeroU32::new(DEFAULT_ITERATIONS).expect("the default is not zero");
+        match self.verifier() {
+            (Verifier::Scram(verifier), truth) => (verifier, truth),
+            (Verifier::Plain(password), Truth::Genuine) => {
+                let salt = self.mock_secret.salt(self.user);
+                let password = password.expose().as_bytes();
+                let verifier = ScramVerifier::from_password(password, &salt, usual);
+                (verifier, Truth::Genuine)
+            }
+            // Nothing of SCRAM can be computed from an MD5 hash.
+            (Verifier::Md5(_), _) | (Verifier::Plain(_), Truth::Doomed) => {
+                (self.mock_secret.verifier(self.user, usual), Truth::Doomed)
+            }
+        }
+    }
+
+    fn ask_md5(&self, hash: Md5Hash, truth: Truth, out: &mut Vec<u8>) -> Awaiting {
+        let salt = *self.nonce.first_chunk().expect("a nonce is longer");
+        encode::authentication_md5_password(out, salt);
+        Awaiting::Md5(hash, truth, salt)
+    }
+
+    fn offer_scram(&self, verifier: ScramVerifier, truth: Truth, out: &mut Vec<u8>) -> Awaiting {
+        match self.binding {
+            Some(_) => encode::authentication_sasl(out, &[MECHANISM_PLUS, MECHANISM]),
+            None => encode::authentication_sasl(out, &[MECHANISM]),
+        }
+        Awaiting::SaslInitialResponse(Box::new(Offer {
+            verifier,
+            truth,
+            binding: self.binding.map(Box::from),
+            nonce: self.nonce,
+        }))
+    }
+}
+
+impl Offer {
+    fn accept(self, mechanism: &[u8]) -> Result<ScramServer, LoginError> {
+        let binding = match (mechanism, self.binding) {
+            (mechanism, Some(hash)) if mechanism == MECHANISM_PLUS.as_bytes() => {
+                ServerBinding::EndPoint(hash)
+            }
+            (mechanism, Some(hash)) if mechanism == MECHANISM.as_bytes() => {
+                ServerBinding::Declined(hash)
+            }
+            (mechanism, None) if mechanism == MECHANISM.as_bytes() => ServerBinding::Impossible,
+            _ => return Err(LoginError::InvalidMechanism),
+        };
+        Ok(ScramServer::new(
+            self.verifier,
+            self.truth,
+            binding,
+            self.nonce,
+        ))
+    }
+}
+
+/// The one string of a PasswordMessage.
+fn password_in(body: &[u8]) -> Result<&[u8], LoginError> {
+    match split_cstr(body) {
+        Some((b"", b"")) => Err(LoginError::EmptyPassword),
+        Some((password, b"")) => Ok(password),
+        _ => Err(LoginError::InvalidPasswordPacket),
+    }
+}
+
+fn logged_in(client: LoggedIn, out: &mut Vec<u8>) -> Progress {
+    encode::authentication_ok(out);
+    Progress::LoggedIn(client)
 }
 
 fn on_password(
     user: Box<[u8]>,
-    verifier: Option<&Verifier>,
+    verifier: &Verifier,
+    truth: Truth,
     body: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<Progress, LoginError> {
-    let Some((password, b"")) = split_cstr(body) else {
-        return Err(LoginError::InvalidPasswordPacket);
-    };
-    if password.is_empty() {
-        return Err(LoginError::EmptyPassword);
-    }
-    if !verifier.is_some_and(|verifier| verifier.is_password(&user, password)) {
+    let password = password_in(body)?;
+    let is_right = verifier.is_password(&user, password);
+    if !is_right || truth == Truth::Doomed {
         return Err(LoginError::WrongPassword { user });
     }
-    encode::authentication_ok(out);
-    Ok(Progress::LoggedIn(LoggedIn { scram_keys: None }))
+    let shown = LoggedIn {
+        password: str::from_utf8(password).ok().map(Secret::new),
+        scram_keys: None,
+    };
+    Ok(logged_in(shown, out))
 }
 
 fn on_client_first(
@@ -259,10 +377,11 @@ fn on_client_final(
         .on_client_final(message)
         .map_err(|error| login_error(error, user))?;
     encode::authentication_sasl_final(out, server_final.as_bytes());
-    encode::authentication_ok(out);
-    Ok(Progress::LoggedIn(LoggedIn {
+    let shown = LoggedIn {
+        password: None,
         scram_keys: Some(keys),
-    }))
+    };
+    Ok(logged_in(shown, out))
 }
 
 fn login_error(error: ScramServerError, user: Box<[u8]>) -> LoginError {
@@ -273,15 +392,12 @@ fn login_error(error: ScramServerError, user: Box<[u8]>) -> LoginError {
 }
 
 /// SASLInitialResponse: the mechanism, and the client's first words unless it keeps them for later.
-fn initial_response(body: &[u8]) -> Result<Option<&[u8]>, LoginError> {
+fn initial_response(body: &[u8]) -> Result<(&[u8], Option<&[u8]>), LoginError> {
     const CUT_SHORT: LoginError =
         LoginError::InvalidInitialResponse("insufficient data left in message");
     let (mechanism, rest) = split_cstr(body).ok_or(LoginError::InvalidInitialResponse(
         "invalid string in message",
     ))?;
-    if mechanism != MECHANISM.as_bytes() {
-        return Err(LoginError::InvalidMechanism);
-    }
     let (length, response) = rest.split_first_chunk().ok_or(CUT_SHORT)?;
     let (response, rest) = match i32::from_be_bytes(*length) {
         -1 => (None, response),
@@ -294,7 +410,7 @@ fn initial_response(body: &[u8]) -> Result<Option<&[u8]>, LoginError> {
     if !rest.is_empty() {
         return Err(LoginError::InvalidInitialResponse("invalid message format"));
     }
-    Ok(response)
+    Ok((mechanism, response))
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //!        ├ GSSENCRequest: N ─┤
 //! ── Greeting ──┬── StartupMessage ── Greeted::Client
 //!     │         └── CancelRequest ─── Greeted::Cancel
-//!     └ SSLRequest: S, TLS handshake, Greeting goes on inside
+//!     ├ SSLRequest: S, TLS handshake, Greeting goes on inside
+//!     └ a TLS handshake at once, Greeting goes on inside
 //! ```
 //!
 //! Source: `ProcessStartupPacket` in PostgreSQL's src/backend/tcop/backend_startup.c.
@@ -56,6 +57,9 @@ pub enum GreetingStep {
     /// Send this byte, then go on with the bytes that are left. After [`Greeting::TLS_ACCEPTED`] the TLS handshake comes
     /// first, and the bytes to go on with are those that come out of it.
     Reply(u8),
+    /// Do the TLS handshake at once, without a word: the bytes that are left are its beginning. The client must have agreed on
+    /// this protocol by ALPN. Then go on with those that come out of it.
+    DirectTls,
     /// It is known what the client wants; the bytes that are left are the next step's.
     Done(Greeted),
 }
@@ -81,6 +85,9 @@ pub enum GreetingError {
     /// TLS without an SSLRequest.
     #[error("direct TLS is not offered")]
     DirectTls,
+    /// TLS without an SSLRequest, and without the name of this protocol: it may be meant for another one.
+    #[error("received direct SSL connection request without ALPN protocol negotiation extension")]
+    NoAlpn,
 }
 
 impl GreetingError {
@@ -93,7 +100,7 @@ impl GreetingError {
                     "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
                 ),
             ),
-            Self::DirectTls => None,
+            Self::DirectTls | Self::NoAlpn => None,
         }
     }
 }
@@ -120,7 +127,13 @@ impl Greeting {
     /// How the bytes were cut on their way makes no difference. After an error nothing more is to be read.
     pub fn advance(&mut self, received: &mut &[u8]) -> Result<GreetingStep, GreetingError> {
         if self.is_first && received.first() == Some(&TLS_HANDSHAKE) {
-            return Err(GreetingError::DirectTls);
+            if self.encryption == Encryption::Refused {
+                return Err(GreetingError::DirectTls);
+            }
+            self.is_first = false;
+            self.ssl = Request::Answered;
+            self.gss = Request::Answered;
+            return Ok(GreetingStep::DirectTls);
         }
         self.is_first &= received.is_empty();
 

@@ -8,7 +8,8 @@ mod tests;
 
 use crate::auth::md5::Md5Hash;
 use crate::auth::scram::{
-    CachedKeys, MAX_SASL_MESSAGE_LENGTH, MECHANISM, Nonce, ScramClient, ScramClientFinal,
+    CachedKeys, ClientBinding, MAX_SASL_MESSAGE_LENGTH, MECHANISM, MECHANISM_PLUS, Nonce,
+    ScramClient, ScramClientFinal,
 };
 use crate::auth::verifier::Verifier;
 use crate::config::secret::Secret;
@@ -43,8 +44,21 @@ pub struct ServerLoginRequest {
     pub password: Option<Secret>,
     /// Keys of an earlier login with this password, here or by a client. They spare SCRAM's computation, and the password.
     pub scram_keys: Option<CachedKeys>,
+    /// What the connection is, for SCRAM.
+    pub channel: ServerChannel,
     /// Random bytes for this login alone.
     pub nonce: Nonce,
+}
+
+/// What a connection to a server gives SCRAM to be bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerChannel {
+    /// Nothing: it is not encrypted, or it shall not be bound.
+    Unbound,
+    /// The hash of the server's certificate (`tls-server-end-point`), if the server can.
+    EndPoint(Box<[u8]>),
+    /// The same; a server that can't, or lets us in by other means, is not trusted. Without a hash none is.
+    Required(Option<Box<[u8]>>),
 }
 
 /// Awaits a server's next message.
@@ -58,6 +72,7 @@ pub struct ServerLogin {
 
 #[derive(Debug)]
 struct Credentials {
+    channel: ServerChannel,
     user: Box<[u8]>,
     password: Option<Verifier>,
     scram_keys: Option<CachedKeys>,
@@ -119,6 +134,7 @@ impl ServerLogin {
         );
         Self {
             credentials: Credentials {
+                channel: request.channel,
                 user: request.user,
                 password: request.password.as_ref().map(Verifier::parse),
                 scram_keys: request.scram_keys,
@@ -186,8 +202,17 @@ impl ServerLogin {
         };
         self.awaiting = match (i32::from_be_bytes(*kind), self.awaiting) {
             // AuthenticationOk
-            (0, Awaiting::Authentication | Awaiting::AuthenticationOk) => Awaiting::ReadyForQuery,
+            (0, Awaiting::Authentication | Awaiting::AuthenticationOk) => {
+                if self.credentials.must_bind() && self.identity.scram_keys.is_none() {
+                    return Err(ServerLoginError::NotBound);
+                }
+                Awaiting::ReadyForQuery
+            }
             (0, _) => return Err(ServerLoginError::SkippedScram),
+            // None of these can be bound: the password is not shown to a server that must be.
+            (3 | 5, Awaiting::Authentication) if self.credentials.must_bind() => {
+                return Err(ServerLoginError::NotBound);
+            }
             // AuthenticationCleartextPassword
             (3, Awaiting::Authentication) => {
                 encode::password_message(out, self.credentials.clear_password()?);
@@ -201,10 +226,10 @@ impl ServerLogin {
             }
             // AuthenticationSASL
             (10, Awaiting::Authentication) => {
-                check_mechanisms(rest)?;
+                let (mechanism, binding) = self.credentials.pick(offered(rest)?)?;
                 self.credentials.check_scram()?;
-                let (scram, client_first) = ScramClient::begin(self.credentials.nonce);
-                encode::sasl_initial_response(out, MECHANISM, client_first.as_bytes());
+                let (scram, client_first) = ScramClient::begin(self.credentials.nonce, binding);
+                encode::sasl_initial_response(out, mechanism, client_first.as_bytes());
                 Awaiting::SaslContinue(scram)
             }
             // AuthenticationSASLContinue
@@ -253,6 +278,30 @@ impl ServerLogin {
 }
 
 impl Credentials {
+    fn must_bind(&self) -> bool {
+        matches!(self.channel, ServerChannel::Required(_))
+    }
+
+    /// The best of the mechanisms that are offered, and what it is bound to.
+    fn pick(
+        &self,
+        offered: Offered<'_>,
+    ) -> Result<(&'static str, ClientBinding<'_>), ServerLoginError> {
+        match &self.channel {
+            ServerChannel::EndPoint(hash) | ServerChannel::Required(Some(hash))
+                if offered.scram_plus =>
+            {
+                Ok((MECHANISM_PLUS, ClientBinding::EndPoint(hash)))
+            }
+            ServerChannel::Required(_) => Err(ServerLoginError::NotBound),
+            _ if !offered.scram => Err(ServerLoginError::UnsupportedAuthentication(
+                format!("SASL ({})", offered.others.join(", ")).into(),
+            )),
+            ServerChannel::EndPoint(_) => Ok((MECHANISM, ClientBinding::NotOffered)),
+            ServerChannel::Unbound => Ok((MECHANISM, ClientBinding::Impossible)),
+        }
+    }
+
     fn clear_password(&self) -> Result<&[u8], ServerLoginError> {
         match &self.password {
             Some(Verifier::Plain(password)) => Ok(password.expose().as_bytes()),
@@ -316,23 +365,29 @@ fn parameter(body: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.is_empty().then_some((name, value))
 }
 
-/// Whether SCRAM-SHA-256 is among the mechanisms; its variant that binds to the channel needs TLS.
-fn check_mechanisms(mut list: &[u8]) -> Result<(), ServerLoginError> {
-    let mut offered = Vec::new();
+/// The mechanisms that a server offers.
+#[derive(Default)]
+struct Offered<'a> {
+    scram: bool,
+    scram_plus: bool,
+    others: Vec<std::borrow::Cow<'a, str>>,
+}
+
+fn offered(mut list: &[u8]) -> Result<Offered<'_>, ServerLoginError> {
+    let mut offered = Offered::default();
     loop {
-        match split_cstr(list) {
-            Some((b"", _)) => break,
-            Some((mechanism, _)) if mechanism == MECHANISM.as_bytes() => return Ok(()),
-            Some((mechanism, rest)) => {
-                offered.push(String::from_utf8_lossy(mechanism));
-                list = rest;
+        let (mechanism, rest) =
+            split_cstr(list).ok_or(ServerLoginError::Malformed("AuthenticationSASL"))?;
+        match mechanism {
+            b"" => return Ok(offered),
+            name if name == MECHANISM.as_bytes() => offered.scram = true,
+            name => {
+                offered.scram_plus |= name == MECHANISM_PLUS.as_bytes();
+                offered.others.push(String::from_utf8_lossy(name));
             }
-            None => return Err(ServerLoginError::Malformed("AuthenticationSASL")),
         }
+        list = rest;
     }
-    Err(ServerLoginError::UnsupportedAuthentication(
-        format!("SASL ({})", offered.join(", ")).into(),
-    ))
 }
 
 fn checked_sasl(message: &[u8]) -> Result<&[u8], ServerLoginError> {

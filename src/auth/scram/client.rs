@@ -5,31 +5,52 @@ use std::num::NonZeroU32;
 
 use super::keys::{Key, hmac, is_equal, xor};
 use super::{
-    Attribute, CachedKeys, MAX_SASL_MESSAGE_LENGTH, Nonce, ScramKeys, attribute, base64_of,
-    from_base64, is_printable,
+    Attribute, CachedKeys, END_POINT, MAX_SASL_MESSAGE_LENGTH, Nonce, ScramKeys, attribute,
+    base64_of, from_base64, is_printable,
 };
 
 /// How many rounds a server may ask of us: it is their number that decides how long we compute.
 pub const MAX_ITERATIONS: u32 = 1_000_000;
 
-/// We don't bind to a channel; the name stands in the startup packet.
-const GS2_HEADER: &str = "n,,";
-const GS2_HEADER_BASE64: &str = "biws";
+/// Whether the exchange is bound to the TLS connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientBinding<'a> {
+    /// It can't be: there is no TLS, or no hash of the server's certificate.
+    Impossible,
+    /// It could be, but the server has not offered it. It says so if it has after all: somebody is in between.
+    NotOffered,
+    /// To this hash of the server's certificate: `tls-server-end-point` of RFC 5929.
+    EndPoint(&'a [u8]),
+}
 
 /// Awaits server-first-message.
 #[derive(Debug)]
 pub struct ScramClient {
     pub(super) nonce: String,
     pub(super) first_bare: String,
+    /// What the last message repeats: the header of the first, and the hash.
+    pub(super) channel_binding: String,
 }
 
 impl ScramClient {
     /// Begins an exchange; gives back client-first-message to be sent.
-    pub fn begin(nonce: Nonce) -> (Self, String) {
+    ///
+    /// Who logs in is not said: the name stands in the startup packet.
+    pub fn begin(nonce: Nonce, binding: ClientBinding<'_>) -> (Self, String) {
         let nonce = base64_of(&nonce);
         let first_bare = format!("n=,r={nonce}");
-        let client_first = format!("{GS2_HEADER}{first_bare}");
-        (Self { nonce, first_bare }, client_first)
+        let (header, hash) = match binding {
+            ClientBinding::Impossible => ("n,,".to_owned(), &[][..]),
+            ClientBinding::NotOffered => ("y,,".to_owned(), &[][..]),
+            ClientBinding::EndPoint(hash) => (format!("p={END_POINT},,"), hash),
+        };
+        let client_first = format!("{header}{first_bare}");
+        let exchange = Self {
+            nonce,
+            first_bare,
+            channel_binding: base64_of(&[header.as_bytes(), hash].concat()),
+        };
+        (exchange, client_first)
     }
 
     /// Reads server-first-message; gives back client-final-message to be sent.
@@ -64,7 +85,8 @@ impl ScramClient {
             (None, None) => return Err(ScramClientError::NoPassword),
         };
         let without_proof = format!(
-            "c={GS2_HEADER_BASE64},r={}",
+            "c={},r={}",
+            self.channel_binding,
             str::from_utf8(nonce).expect("a nonce is printable ASCII")
         );
         let auth_message: [&[u8]; 5] = [

@@ -123,6 +123,11 @@ impl ScramVerifier {
         })
     }
 
+    /// How many rounds its keys got.
+    pub fn iterations(&self) -> NonZeroU32 {
+        self.iterations
+    }
+
     /// The text that PostgreSQL keeps. It is a secret.
     pub fn expose(&self) -> Zeroizing<String> {
         Zeroizing::new(format!(

@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 
 use super::keys::{hash, hmac, is_equal, xor};
 use super::{
-    Attribute, CachedKeys, DEFAULT_ITERATIONS, MAX_SASL_MESSAGE_LENGTH, Nonce, SALT_LENGTH,
-    ScramKeys, ScramVerifier, attribute, base64_of, from_base64, is_printable,
+    Attribute, CachedKeys, END_POINT, MAX_SASL_MESSAGE_LENGTH, Nonce, SALT_LENGTH, ScramKeys,
+    ScramVerifier, attribute, base64_of, from_base64, is_printable,
 };
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 
@@ -32,13 +32,21 @@ impl MockSecret {
         salt
     }
 
-    fn verifier(&self, user: &[u8]) -> ScramVerifier {
+    /// A verifier that nobody's password fits, the same for the same user every time.
+    pub fn verifier(&self, user: &[u8], iterations: NonZeroU32) -> ScramVerifier {
         ScramVerifier {
             salt: self.salt(user).into(),
-            iterations: NonZeroU32::new(DEFAULT_ITERATIONS).expect("the default is not zero"),
+            iterations,
             stored_key: Zeroizing::new([0; 32]),
             server_key: Zeroizing::new([0; 32]),
         }
+    }
+
+    /// A number that is the same for the same user every time.
+    pub fn number(&self, user: &[u8]) -> usize {
+        let key = hmac(&self.0, &[b"number of ", user]);
+        let first = *key.first_chunk().expect("a key is longer");
+        usize::from_le_bytes(first)
     }
 }
 
@@ -53,12 +61,24 @@ impl fmt::Debug for MockSecret {
 pub struct ScramServer {
     verifier: ScramVerifier,
     truth: Truth,
+    binding: ServerBinding,
     nonce: Nonce,
 }
 
-/// Whether the exchange can succeed at all.
+/// What a client can bind its exchange to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerBinding {
+    /// Nothing: there is no TLS, or our certificate has no hash. Such an exchange is not offered.
+    Impossible,
+    /// To this hash of our certificate (`tls-server-end-point` of RFC 5929): it was offered, and the client has not picked it.
+    Declined(Box<[u8]>),
+    /// To this hash, which the client has picked.
+    EndPoint(Box<[u8]>),
+}
+
+/// Whether an exchange can succeed at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Truth {
+pub enum Truth {
     /// The verifier is a user's.
     Genuine,
     /// Nobody's: the exchange is gone through, and fails.
@@ -66,20 +86,18 @@ pub(super) enum Truth {
 }
 
 impl ScramServer {
-    /// An exchange with somebody of whom we hold this verifier.
-    pub fn new(verifier: ScramVerifier, nonce: Nonce) -> Self {
+    /// An exchange with somebody of whom we hold this verifier; or one that looks like it and ends with a wrong password, for
+    /// users who don't exist or have no usable password: with a verifier of [`MockSecret::verifier`].
+    pub fn new(
+        verifier: ScramVerifier,
+        truth: Truth,
+        binding: ServerBinding,
+        nonce: Nonce,
+    ) -> Self {
         Self {
             verifier,
-            truth: Truth::Genuine,
-            nonce,
-        }
-    }
-
-    /// An exchange that looks like any other and ends with a wrong password, for users who don't exist or have no usable password.
-    pub fn doomed(user: &[u8], secret: &MockSecret, nonce: Nonce) -> Self {
-        Self {
-            verifier: secret.verifier(user),
-            truth: Truth::Doomed,
+            truth,
+            binding,
             nonce,
         }
     }
@@ -93,7 +111,7 @@ impl ScramServer {
             channel_binding,
             bare,
             nonce,
-        } = ClientFirst::parse(message)?;
+        } = ClientFirst::parse(message, &self.binding)?;
         let nonce = [nonce, base64_of(&self.nonce).as_bytes()].concat();
         let server_first = format!(
             "r={},s={},i={}",
@@ -103,6 +121,7 @@ impl ScramServer {
         );
         let next = ScramServerFinal {
             channel_binding,
+            is_bound: matches!(self.binding, ServerBinding::EndPoint(_)),
             client_first_bare: bare.to_vec(),
             server_first: server_first.clone(),
             nonce,
@@ -117,7 +136,8 @@ impl ScramServer {
 #[derive(Debug)]
 pub struct ScramServerFinal {
     /// What client-final must repeat: its gs2-header in base64.
-    pub(super) channel_binding: &'static [u8],
+    pub(super) channel_binding: String,
+    pub(super) is_bound: bool,
     pub(super) client_first_bare: Vec<u8>,
     pub(super) server_first: String,
     /// The client's part and ours.
@@ -136,8 +156,11 @@ impl ScramServerFinal {
             without_proof,
             proof,
         } = ClientFinal::parse(message)?;
-        if channel_binding != self.channel_binding {
-            return Err(ScramServerError::WrongChannelBinding);
+        if !is_equal(channel_binding, self.channel_binding.as_bytes()) {
+            return Err(match self.is_bound {
+                true => ScramServerError::ChannelBindingFailed,
+                false => ScramServerError::WrongChannelBinding,
+            });
         }
         if !is_equal(nonce, &self.nonce) {
             return Err(ScramServerError::WrongNonce);
@@ -183,6 +206,15 @@ pub enum ScramServerError {
     /// Its nonce has bytes that a nonce can't have.
     #[error("non-printable characters in SCRAM nonce")]
     UnprintableNonce,
+    /// It could bind to the channel, and thinks that we can't: somebody in between has told it so, or it is broken.
+    #[error("SCRAM channel binding negotiation error")]
+    Downgraded,
+    /// It wants to bind to the channel in a way that we don't know.
+    #[error("unsupported SCRAM channel-binding type")]
+    UnsupportedBinding,
+    /// It is bound to another channel than this one: somebody is in between.
+    #[error("SCRAM channel binding check failed")]
+    ChannelBindingFailed,
     /// Its two messages disagree on channel binding.
     #[error("unexpected SCRAM channel-binding attribute in client-final-message")]
     WrongChannelBinding,
@@ -205,7 +237,20 @@ impl ScramServerError {
             Self::AuthorizationIdentity | Self::UnsupportedExtension => {
                 ErrorResponse::fatal(SqlState::FEATURE_NOT_SUPPORTED, self.to_string())
             }
-            Self::UnprintableNonce | Self::WrongChannelBinding => violation(self.to_string()),
+            Self::UnprintableNonce | Self::WrongChannelBinding | Self::UnsupportedBinding => {
+                violation(self.to_string())
+            }
+            Self::ChannelBindingFailed => ErrorResponse::fatal(
+                SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+                self.to_string(),
+            ),
+            Self::Downgraded => ErrorResponse::fatal(
+                SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+                self.to_string(),
+            )
+            .with_detail(
+                "The client supports SCRAM channel binding but thinks the server does not.  However, this server does support channel binding.",
+            ),
             Self::WrongNonce => {
                 violation("invalid SCRAM response".to_owned()).with_detail("Nonce does not match.")
             }
@@ -220,24 +265,40 @@ fn malformed(detail: impl Into<Cow<'static, str>>) -> ScramServerError {
 
 /// `gs2-cbind-flag "," [authzid] "," [mandatory extension ","] "n=" name "," "r=" nonce ["," extensions]`.
 struct ClientFirst<'a> {
-    channel_binding: &'static [u8],
+    /// What the client's last message must repeat: its header and the hash, in base64.
+    channel_binding: String,
     bare: &'a [u8],
     nonce: &'a [u8],
 }
 
 impl<'a> ClientFirst<'a> {
-    fn parse(message: &'a [u8]) -> Result<Self, ScramServerError> {
+    fn parse(message: &'a [u8], binding: &ServerBinding) -> Result<Self, ScramServerError> {
         check_whole(message)?;
-        let (channel_binding, rest) = match message {
-            [b'n', rest @ ..] => (&b"biws"[..], rest),
+        let (channel_binding, rest) = match (message, binding) {
+            ([b'p', b'=', rest @ ..], ServerBinding::EndPoint(hash)) => {
+                let end = rest.iter().position(|byte| *byte == b',');
+                let (kind, rest) = rest.split_at(end.unwrap_or(rest.len()));
+                if kind != END_POINT.as_bytes() {
+                    return Err(ScramServerError::UnsupportedBinding);
+                }
+                let header = format!("p={END_POINT},,");
+                (base64_of(&[header.as_bytes(), hash].concat()), rest)
+            }
+            ([b'n' | b'y', ..], ServerBinding::EndPoint(_)) => {
+                return Err(malformed(
+                    "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data.",
+                ));
+            }
+            ([b'y', ..], ServerBinding::Declined(_)) => return Err(ScramServerError::Downgraded),
+            ([b'n', rest @ ..], _) => ("biws".to_owned(), rest),
             // The client could bind to a channel and thinks we can't, which is so.
-            [b'y', rest @ ..] => (&b"eSws"[..], rest),
-            [b'p', ..] => {
+            ([b'y', rest @ ..], ServerBinding::Impossible) => ("eSws".to_owned(), rest),
+            ([b'p', ..], _) => {
                 return Err(malformed(
                     "The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data.",
                 ));
             }
-            other => {
+            (other, _) => {
                 return Err(malformed(format!(
                     "Unexpected channel-binding flag \"{}\".",
                     shown(other.first())

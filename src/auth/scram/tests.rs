@@ -3,7 +3,6 @@ use std::num::NonZeroU32;
 use proptest::prelude::*;
 
 use super::keys::{hmac, xor};
-use super::server::Truth;
 use super::*;
 
 const FEW: NonZeroU32 = NonZeroU32::new(2).unwrap();
@@ -21,12 +20,14 @@ fn rfc_client() -> ScramClient {
     ScramClient {
         nonce: CLIENT_NONCE.to_owned(),
         first_bare: CLIENT_FIRST_BARE.to_owned(),
+        channel_binding: "biws".to_owned(),
     }
 }
 
 fn rfc_server() -> ScramServerFinal {
     ScramServerFinal {
-        channel_binding: b"biws",
+        channel_binding: "biws".to_owned(),
+        is_bound: false,
         client_first_bare: CLIENT_FIRST_BARE.into(),
         server_first: SERVER_FIRST.to_owned(),
         nonce: BOTH_NONCES.into(),
@@ -42,6 +43,8 @@ fn rfc_server() -> ScramServerFinal {
 fn server_of(password: &[u8]) -> ScramServer {
     ScramServer::new(
         ScramVerifier::from_password(password, b"salt", FEW),
+        Truth::Genuine,
+        ServerBinding::Impossible,
         [7; 18],
     )
 }
@@ -149,7 +152,7 @@ fn a_client_may_say_that_it_could_bind_to_a_channel() {
 
 #[test]
 fn a_client_must_repeat_what_it_said_of_channel_binding() {
-    let (client, _) = ScramClient::begin([1; 18]);
+    let (client, _) = ScramClient::begin([1; 18], ClientBinding::Impossible);
     let first = format!("y,,{}", client.first_bare);
     let (server, server_first) = server_of(b"pencil")
         .on_client_first(first.as_bytes())
@@ -162,6 +165,83 @@ fn a_client_must_repeat_what_it_said_of_channel_binding() {
         server.on_client_final(client_final.as_bytes()).unwrap_err(),
         ScramServerError::WrongChannelBinding
     );
+}
+
+/// Goes through an exchange with each side's own idea of the channel.
+fn bound(
+    client: ClientBinding<'_>,
+    server: ServerBinding,
+) -> Result<(String, CachedKeys), ScramServerError> {
+    let verifier = ScramVerifier::from_password(b"pencil", b"salt", FEW);
+    let (client, client_first) = ScramClient::begin([1; 18], client);
+    let (server, server_first) = ScramServer::new(verifier, Truth::Genuine, server, [7; 18])
+        .on_client_first(client_first.as_bytes())?;
+    let (_, client_final) = client
+        .on_server_first(server_first.as_bytes(), Some(b"pencil"), None)
+        .unwrap();
+    server.on_client_final(client_final.as_bytes())
+}
+
+#[test]
+fn an_exchange_is_bound_to_the_certificate_that_both_have_seen() {
+    let hash = |text: &[u8]| Box::<[u8]>::from(text);
+    assert!(
+        bound(
+            ClientBinding::EndPoint(b"ours"),
+            ServerBinding::EndPoint(hash(b"ours"))
+        )
+        .is_ok()
+    );
+    assert_eq!(
+        bound(
+            ClientBinding::EndPoint(b"theirs"),
+            ServerBinding::EndPoint(hash(b"ours"))
+        )
+        .unwrap_err(),
+        ScramServerError::ChannelBindingFailed
+    );
+}
+
+#[test]
+fn a_client_that_has_been_told_that_we_cannot_bind_is_told_of_the_lie() {
+    let declined = || ServerBinding::Declined((*b"ours").into());
+    assert_eq!(
+        bound(ClientBinding::NotOffered, declined()).unwrap_err(),
+        ScramServerError::Downgraded
+    );
+    assert!(bound(ClientBinding::Impossible, declined()).is_ok());
+    assert!(bound(ClientBinding::NotOffered, ServerBinding::Impossible).is_ok());
+}
+
+#[test]
+fn what_is_picked_and_what_is_said_must_be_the_same() {
+    let end_point = || ServerBinding::EndPoint((*b"ours").into());
+    assert_eq!(
+        bound(ClientBinding::Impossible, end_point()).unwrap_err(),
+        malformed(
+            "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data."
+        )
+    );
+    assert_eq!(
+        bound(ClientBinding::EndPoint(b"ours"), ServerBinding::Impossible).unwrap_err(),
+        malformed(
+            "The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data."
+        )
+    );
+    let verifier = || ScramVerifier::from_password(b"pencil", b"salt", FEW);
+    let first = |message: &[u8]| {
+        ScramServer::new(verifier(), Truth::Genuine, end_point(), [7; 18])
+            .on_client_first(message)
+            .unwrap_err()
+    };
+    assert_eq!(
+        first(b"p=tls-unique,,n=,r=abc"),
+        ScramServerError::UnsupportedBinding
+    );
+    assert!(matches!(
+        first(b"p=tls-server-end-point"),
+        ScramServerError::Malformed(_)
+    ));
 }
 
 #[test]
@@ -274,7 +354,7 @@ fn a_broken_final_message_is_refused_in_postgresqls_words() {
 
 #[test]
 fn a_recorded_exchange_cannot_be_played_again() {
-    let (client, client_first) = ScramClient::begin([1; 18]);
+    let (client, client_first) = ScramClient::begin([1; 18], ClientBinding::Impossible);
     let (server, server_first) = server_of(b"pencil")
         .on_client_first(client_first.as_bytes())
         .unwrap();
@@ -284,9 +364,10 @@ fn a_recorded_exchange_cannot_be_played_again() {
     assert!(server.on_client_final(client_final.as_bytes()).is_ok());
 
     let verifier = ScramVerifier::from_password(b"pencil", b"salt", FEW);
-    let (server, _) = ScramServer::new(verifier, [8; 18])
-        .on_client_first(client_first.as_bytes())
-        .unwrap();
+    let (server, _) =
+        ScramServer::new(verifier, Truth::Genuine, ServerBinding::Impossible, [8; 18])
+            .on_client_first(client_first.as_bytes())
+            .unwrap();
     assert_eq!(
         server.on_client_final(client_final.as_bytes()).unwrap_err(),
         ScramServerError::WrongNonce
@@ -297,10 +378,15 @@ fn a_recorded_exchange_cannot_be_played_again() {
 fn a_doomed_exchange_looks_like_any_other_until_its_end() {
     let secret = MockSecret::new([5; 32]);
     let challenge = |user: &[u8]| {
-        let (client, client_first) = ScramClient::begin([1; 18]);
-        let (server, server_first) = ScramServer::doomed(user, &secret, [7; 18])
-            .on_client_first(client_first.as_bytes())
-            .unwrap();
+        let (client, client_first) = ScramClient::begin([1; 18], ClientBinding::Impossible);
+        let (server, server_first) = ScramServer::new(
+            secret.verifier(user, NonZeroU32::new(4096).unwrap()),
+            Truth::Doomed,
+            ServerBinding::Impossible,
+            [7; 18],
+        )
+        .on_client_first(client_first.as_bytes())
+        .unwrap();
         (client, server, server_first)
     };
     let (client, server, server_first) = challenge(b"nobody");
@@ -424,9 +510,9 @@ proptest! {
         prop_assert!(server.on_client_final(&message).is_err());
         let (server, _) = server_of(b"pencil").on_client_first(b"n,,n=,r=a").unwrap();
         prop_assert!(server.on_client_final(&[b"c=biws,r=a", &*message].concat()).is_err());
-        let (client, _) = ScramClient::begin([1; 18]);
+        let (client, _) = ScramClient::begin([1; 18], ClientBinding::Impossible);
         prop_assert!(client.on_server_first(&message, None, None).is_err());
-        let (client, _) = ScramClient::begin([1; 18]);
+        let (client, _) = ScramClient::begin([1; 18], ClientBinding::Impossible);
         let first = format!("r={}x,s=c2FsdA==,i=2", client.nonce);
         let (client, _) = client.on_server_first(first.as_bytes(), Some(b"pencil"), None).unwrap();
         prop_assert!(client.on_server_final(&message).is_err());
@@ -437,8 +523,8 @@ proptest! {
         password: String, salt in proptest::collection::vec(any::<u8>(), 1..32), nonces: (Nonce, Nonce)
     ) {
         let verifier = ScramVerifier::from_password(password.as_bytes(), &salt, FEW);
-        let (client, client_first) = ScramClient::begin(nonces.0);
-        let (server, server_first) = ScramServer::new(verifier, nonces.1)
+        let (client, client_first) = ScramClient::begin(nonces.0, ClientBinding::Impossible);
+        let (server, server_first) = ScramServer::new(verifier, Truth::Genuine, ServerBinding::Impossible, nonces.1)
             .on_client_first(client_first.as_bytes()).unwrap();
         let (client, client_final) = client
             .on_server_first(server_first.as_bytes(), Some(password.as_bytes()), None).unwrap();

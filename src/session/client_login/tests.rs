@@ -1,21 +1,23 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::auth::scram::ScramClient;
+use crate::auth::scram::{ClientBinding, ScramClient};
 use crate::config::secret::Secret;
 
 fn verifier(text: &str) -> Verifier {
     Verifier::parse(&Secret::new(text))
 }
 
-fn begin(method: AuthMethod, verifier: Option<&Verifier>) -> (ClientLogin, Vec<u8>) {
+fn begin(challenge: Challenge, verifier: Option<&Verifier>) -> (ClientLogin, Vec<u8>) {
     let mut out = Vec::new();
     let request = ClientLoginRequest {
         user: b"ann",
-        method,
+        challenge,
         verifier,
         nonce: [7; 18],
         mock_secret: &MockSecret::new([5; 32]),
+        likeness: Likeness::Plain,
+        binding: None,
     };
     match ClientLogin::begin(request, &mut out) {
         Progress::Continue(login) => (login, out),
@@ -30,7 +32,7 @@ fn password(body: &[u8]) -> Frame<'_> {
 /// What a client reads that sends this password.
 fn told(stored: Option<&str>, sent: &[u8]) -> (String, String) {
     let stored = stored.map(verifier);
-    let (login, _) = begin(AuthMethod::Password, stored.as_ref());
+    let (login, _) = begin(Challenge::Password, stored.as_ref());
     let mut out = Vec::new();
     let error = login.on_message(password(sent), &mut out).unwrap_err();
     assert_eq!(out, b"");
@@ -44,7 +46,7 @@ fn sasl_initial(mechanism: &str, response: &[u8]) -> Vec<u8> {
 }
 
 fn sasl_error(body: &[u8]) -> LoginError {
-    let (login, _) = begin(AuthMethod::ScramSha256, None);
+    let (login, _) = begin(Challenge::Scram, None);
     login
         .on_message(password(body), &mut Vec::new())
         .unwrap_err()
@@ -52,9 +54,9 @@ fn sasl_error(body: &[u8]) -> LoginError {
 
 /// Goes through SCRAM with a password; gives back what was written last.
 fn scram(stored: Option<&Verifier>, sent: &str) -> (Result<Progress, LoginError>, Vec<u8>) {
-    let (login, out) = begin(AuthMethod::ScramSha256, stored);
+    let (login, out) = begin(Challenge::Scram, stored);
     assert_eq!(out, b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0");
-    let (client, client_first) = ScramClient::begin([1; 18]);
+    let (client, client_first) = ScramClient::begin([1; 18], ClientBinding::Impossible);
     let mut out = Vec::new();
     let body = sasl_initial(MECHANISM, client_first.as_bytes());
     let Progress::Continue(login) = login.on_message(password(&body), &mut out).unwrap() else {
@@ -73,14 +75,19 @@ fn trust_asks_nothing() {
     let mut out = Vec::new();
     let request = ClientLoginRequest {
         user: b"ann",
-        method: AuthMethod::Trust,
+        challenge: Challenge::Nothing,
         verifier: None,
         nonce: [7; 18],
         mock_secret: &MockSecret::new([5; 32]),
+        likeness: Likeness::Plain,
+        binding: None,
     };
     assert!(matches!(
         ClientLogin::begin(request, &mut out),
-        Progress::LoggedIn(LoggedIn { scram_keys: None })
+        Progress::LoggedIn(LoggedIn {
+            password: None,
+            scram_keys: None
+        })
     ));
     assert_eq!(out, b"R\0\0\0\x08\0\0\0\0");
 }
@@ -94,7 +101,7 @@ fn a_password_is_checked_against_whatever_is_stored() {
         "SCRAM-SHA-256$4096:bcAuFeHwpFj1RTmiZ6iYBA==$qZyO75RkyBYbT0S04pamfJZKSoJnhCr4XWfdfYkA6Do=:GJwhCZh4bYwhxVSNJ7JHC3eRhjjb6qaRQzAXlqcbqXs=",
     ] {
         let verifier = verifier(stored);
-        let (login, out) = begin(AuthMethod::Password, Some(&verifier));
+        let (login, out) = begin(Challenge::Password, Some(&verifier));
         assert_eq!(out, b"R\0\0\0\x08\0\0\0\x03");
         let mut out = Vec::new();
         assert!(
@@ -156,11 +163,11 @@ fn another_message_than_a_password_is_a_violation() {
     };
     for (method, message) in [
         (
-            AuthMethod::Password,
+            Challenge::Password,
             "expected password response, got message type 81",
         ),
         (
-            AuthMethod::ScramSha256,
+            Challenge::Scram,
             "expected SASL response, got message type 81",
         ),
     ] {
@@ -178,8 +185,8 @@ fn another_message_than_a_password_is_a_violation() {
 #[test]
 fn a_message_over_the_limit_gets_no_word() {
     for (method, limit) in [
-        (AuthMethod::Password, MAX_LOGIN_MESSAGE_LENGTH),
-        (AuthMethod::ScramSha256, MAX_SASL_MESSAGE_LENGTH),
+        (Challenge::Password, MAX_LOGIN_MESSAGE_LENGTH),
+        (Challenge::Scram, MAX_SASL_MESSAGE_LENGTH),
     ] {
         let (login, _) = begin(method, None);
         let error = login
@@ -231,7 +238,7 @@ fn a_broken_sasl_message_is_refused() {
 #[test]
 fn a_client_may_keep_its_first_words_for_later() {
     let verifier = verifier("password");
-    let (login, _) = begin(AuthMethod::ScramSha256, Some(&verifier));
+    let (login, _) = begin(Challenge::Scram, Some(&verifier));
     let mut out = Vec::new();
     let progress = login.on_message(password(b"SCRAM-SHA-256\0\xff\xff\xff\xff"), &mut out);
     assert_eq!(out, b"R\0\0\0\x08\0\0\0\x0b");
@@ -250,6 +257,7 @@ fn scram_works_with_a_plain_password_and_not_with_an_md5_hash() {
     assert!(matches!(
         progress,
         Ok(Progress::LoggedIn(LoggedIn {
+            password: None,
             scram_keys: Some(_)
         }))
     ));
@@ -271,7 +279,7 @@ fn scram_works_with_a_plain_password_and_not_with_an_md5_hash() {
 #[test]
 fn debug_output_shows_no_password() {
     let verifier = verifier("hunter2");
-    for method in [AuthMethod::Password, AuthMethod::ScramSha256] {
+    for method in [Challenge::Password, Challenge::Scram] {
         let (login, _) = begin(method, Some(&verifier));
         assert!(!format!("{login:?}").contains("hunter2"));
     }
@@ -280,7 +288,7 @@ fn debug_output_shows_no_password() {
 proptest! {
     #[test]
     fn any_message_is_an_answer_or_an_error(tag in prop_oneof![Just(b'p'), any::<u8>()], body: Vec<u8>) {
-        for method in [AuthMethod::Password, AuthMethod::ScramSha256] {
+        for method in [Challenge::Password, Challenge::Scram] {
             let (login, _) = begin(method, None);
             let _ = login.on_message(Frame { tag, body: &body }, &mut Vec::new());
         }

@@ -20,6 +20,11 @@ fn greet_in(encryption: Encryption, pieces: &[&[u8]]) -> Outcome {
             match greeting.advance(&mut received) {
                 Ok(GreetingStep::NeedMore) => break assert_eq!(received, b""),
                 Ok(GreetingStep::Reply(byte)) => replies.push(byte),
+                Ok(GreetingStep::DirectTls) => {
+                    // The handshake takes all of it.
+                    replies.extend_from_slice(b"tls");
+                    break;
+                }
                 Ok(GreetingStep::Done(greeted)) => {
                     let later = pieces.get(nth + 1..).unwrap_or_default().concat();
                     return (replies, Ok(Some((greeted, [received, &later].concat()))));
@@ -101,6 +106,21 @@ fn offered_tls_is_accepted_and_ends_the_asking() {
         unsupported_message(offered(&[SSL_REQUEST, GSSENC_REQUEST])),
         "unsupported frontend protocol 1234.5680: server supports 3.0 to 3.2"
     );
+}
+
+#[test]
+fn tls_may_begin_at_once_where_it_is_offered() {
+    let hello = &b"\x16\x03\x01\x02\0\x01"[..];
+    let outcome = greet_in(Encryption::Offered, &[hello, STARTUP]);
+    assert_eq!(user(&outcome), b"ann");
+    assert_eq!(outcome.0, b"tls");
+    // Inside there is nothing more to ask for.
+    assert_eq!(
+        unsupported_message(greet_in(Encryption::Offered, &[hello, SSL_REQUEST])),
+        "unsupported frontend protocol 1234.5679: server supports 3.0 to 3.2"
+    );
+    let outcome = greet_in(Encryption::Offered, &[GSSENC_REQUEST, hello]);
+    assert!(outcome.1.is_err(), "only as the first word");
 }
 
 #[test]

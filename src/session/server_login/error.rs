@@ -28,6 +28,9 @@ pub enum ServerLoginError {
     /// It says that we are in before it has proved that it knows the password.
     #[error("server skipped its part of SCRAM authentication")]
     SkippedScram,
+    /// It does not bind SCRAM to the TLS connection, which it must: it may not be the server at all.
+    #[error("channel binding is required, but the server has not authenticated with it")]
+    NotBound,
     /// It speaks no version of the protocol that we do.
     #[error("server does not speak protocol {0}")]
     UnsupportedProtocol(ProtocolVersion),

@@ -2,9 +2,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::auth::scram::{MockSecret, ScramClientError};
-use crate::config::choices::AuthMethod;
+use crate::auth::verifier::Likeness;
 use crate::protocol::error_response::SqlState;
-use crate::session::client_login::{ClientLogin, ClientLoginRequest, Progress};
+use crate::session::client_login::{Challenge, ClientLogin, ClientLoginRequest, Progress};
 
 fn request(password: Option<&str>) -> ServerLoginRequest {
     ServerLoginRequest {
@@ -15,6 +15,7 @@ fn request(password: Option<&str>) -> ServerLoginRequest {
         replication: Replication::None,
         password: password.map(Secret::new),
         scram_keys: None,
+        channel: ServerChannel::Unbound,
         nonce: [1; 18],
     }
 }
@@ -318,10 +319,12 @@ fn log_in(server: &Verifier, client: ServerLoginRequest, nonce: Nonce) -> (Cache
     let begun = ClientLogin::begin(
         ClientLoginRequest {
             user: b"ann",
-            method: AuthMethod::ScramSha256,
+            challenge: Challenge::Scram,
             verifier: Some(server),
             nonce,
             mock_secret: &MockSecret::new([5; 32]),
+            likeness: Likeness::Plain,
+            binding: None,
         },
         &mut to_client,
     );
