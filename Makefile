@@ -21,7 +21,7 @@ DEMO ?=
 help:
 	@awk '/^# /{text=substr($$0,3)} /^[a-z]+:/{split($$1,name,":"); if (text) print name[1] "\t" text; text=""} /^$$/{text=""}' Makefile | expand -t 12
 
-# Installs what is missing: PostgreSQL, Python's venv, Node.js, a C++ compiler for the fuzzers (as root or by sudo).
+# Installs what is missing: PostgreSQL, Python's venv, Node.js, a JDK, a C++ compiler for the fuzzers (as root or by sudo).
 deps:
 	scripts/deps
 
@@ -39,11 +39,17 @@ test: deps check drivers
 	@echo; echo "All of it passed:"; grep -E '^ +(Running|Doc-tests)|^test result:' target/test.log
 
 # Installs the drivers that the tests use, by name and version, below target/.
-drivers: $(DRIVERS)/venv/done $(DRIVERS)/node/done
+drivers: $(DRIVERS)/venv/done $(DRIVERS)/node/done $(DRIVERS)/jdbc/done
 
 $(DRIVERS)/venv/done: tests/drivers/requirements.txt
 	python3 -m venv $(DRIVERS)/venv
 	$(DRIVERS)/venv/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# Debian's package of it, without installing it.
+$(DRIVERS)/jdbc/done:
+	mkdir -p $(DRIVERS)/jdbc
+	cd $(DRIVERS)/jdbc && apt-get download -q libpostgresql-jdbc-java && dpkg-deb --extract libpostgresql-jdbc-java_*.deb .
 	touch $@
 
 $(DRIVERS)/node/done: tests/drivers/package.json

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
 
+use ::tokio_postgres::{NoTls, Row, SimpleQueryMessage};
 use support::postgres::{run, shared};
 use support::proxy::Proxy;
 use support::{TRACEPARENT, postgres};
@@ -45,6 +46,55 @@ fn sqlalchemy() {
 
 #[test]
 #[ignore = "needs the drivers: make drivers"]
+fn django() {
+    succeeds(&python(), "check_django.py");
+}
+
+#[test]
+#[ignore = "needs the drivers: make drivers"]
+fn pgjdbc() {
+    succeeds(Path::new("java"), "CheckJdbc.java");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokio_postgres() {
+    let proxy = Proxy::in_front_of(shared(), POOL);
+    let conninfo = proxy.conninfo(&format!(
+        "user=app dbname=app options='-c pgspan.traceparent={TRACEPARENT}'"
+    ));
+    let (mut client, connection) = ::tokio_postgres::connect(&conninfo, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let query = "SELECT current_query()";
+    let value = |row: Row| row.get::<_, String>(0);
+    assert_eq!(value(client.query_one(query, &[]).await.unwrap()), query);
+    let said = client.simple_query(query).await.unwrap();
+    let annotated = said.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    assert!(annotated.unwrap().contains(TRACEPARENT), "{annotated:?}");
+
+    let other = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let shown = "SELECT current_setting('pgspan.traceparent', true)";
+    let set = client.prepare("SELECT set_config('pgspan.traceparent', $1, $2)");
+    let set = set.await.unwrap();
+    for _ in 0..3 {
+        let transaction = client.transaction().await.unwrap();
+        transaction.query_one(&set, &[&other, &true]).await.unwrap();
+        assert_eq!(
+            value(transaction.query_one(shown, &[]).await.unwrap()),
+            other
+        );
+        transaction.commit().await.unwrap();
+        assert_eq!(
+            value(client.query_one(shown, &[]).await.unwrap()),
+            TRACEPARENT
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs the drivers: make drivers"]
 fn node_postgres() {
     succeeds(Path::new("node"), "check_pg.js");
 }
@@ -54,6 +104,8 @@ fn node_postgres() {
 fn postgres_js() {
     succeeds(Path::new("node"), "check_postgres.js");
 }
+
+const POOL: &str = "[pool]\nmode = \"transaction\"\nsize = 2\n";
 
 fn python() -> PathBuf {
     installed().join("venv/bin/python")
@@ -72,7 +124,7 @@ fn succeeds(interpreter: &Path, script: &str) {
         let sql = "CREATE SCHEMA app AUTHORIZATION app";
         server.psql("app", sql).unwrap();
     });
-    let proxy = Proxy::in_front_of(server, "[pool]\nmode = \"transaction\"\nsize = 2\n");
+    let proxy = Proxy::in_front_of(server, POOL);
     let address = proxy.address();
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/drivers")
@@ -83,6 +135,10 @@ fn succeeds(interpreter: &Path, script: &str) {
         .env("PROXY_HOST", address.ip().to_string())
         .env("PROXY_PORT", address.port().to_string())
         .env("TRACEPARENT", TRACEPARENT)
+        .env(
+            "CLASSPATH",
+            installed().join("jdbc/usr/share/java/postgresql.jar"),
+        )
         .env("NODE_PATH", installed().join("node/node_modules"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         // What a connection asks of an unresponsive proxy ends, and with it the test.
