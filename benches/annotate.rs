@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use pgspan::config::choices::{CommentFormat, Placement};
+use pgspan::config::choices::{CommentFormat, Placement, PreparedChannel};
 use pgspan::protocol::backend::TransactionStatus;
 use pgspan::session::annotator::{AnnotationPolicy, Annotator, QueryPlan, Surroundings};
 use pgspan::session::trace::{SessionTrace, TracePolicy, TraceRules};
@@ -73,6 +73,8 @@ const POLICY: AnnotationPolicy = AnnotationPolicy {
     format: CommentFormat::Sqlcommenter,
     placement: Placement::Suffix,
     max_query_bytes: 1 << 20,
+    unnamed_parse: false,
+    prepared: PreparedChannel::None,
 };
 
 const SURROUNDINGS: Surroundings = Surroundings {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pgspan::config::choices::{CommentFormat, Placement, PoolMode};
+use pgspan::config::choices::{CommentFormat, Placement, PoolMode, PreparedChannel};
 use pgspan::protocol::encode;
 use pgspan::protocol::forwarder::Forwarder;
 use pgspan::protocol::outbound::Outbound;
@@ -60,6 +60,8 @@ impl Pair {
                     format: CommentFormat::Sqlcommenter,
                     placement: Placement::Suffix,
                     max_query_bytes: 1 << 20,
+                    unnamed_parse: false,
+                    prepared: PreparedChannel::None,
                 },
                 max_prepared_statements: 200,
                 unnamed_statements: pgspan::config::choices::UnnamedStatements::Pass,

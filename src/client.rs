@@ -20,6 +20,7 @@ use crate::protocol::startup::{Parameter, Replication};
 use crate::server::ServerConnection;
 use crate::server_pool::{Refusal, ServerPool};
 use crate::session::client_session::ClientSession;
+use crate::session::driver::Driver;
 use crate::session::startup_settings::{StartupSettings, clean_application_name};
 use crate::session::trace::{SessionTrace, Startup};
 use crate::shard::{GOODBYE_TIMEOUT, PoolKey, SessionCard, Shard};
@@ -200,7 +201,7 @@ async fn prepare(
     };
     let parameters = parameters.iter().map(|(name, value)| (&**name, &**value));
     let Startup {
-        trace,
+        mut trace,
         parameters,
         warnings,
     } = SessionTrace::at_startup(trace_policy, parameters);
@@ -259,10 +260,15 @@ async fn prepare(
         encode::backend_key_data(out, &card.cancel_key);
         encode::ready_for_query(out, TransactionStatus::Idle);
     });
+    let driver = Driver::of(
+        trace.context().0.tag("db_driver"),
+        application_name.as_deref(),
+    );
     let mut session =
         ClientSession::new(terms.settings.mode, trace, wanted, welcome.server_version);
     session.session_state = terms.settings.session_state;
     session.listen = terms.settings.listen_in_transaction_mode;
+    session.driver = driver;
     let names = settings.iter().map(|(name, _)| name);
     session.set_own(
         names.chain(

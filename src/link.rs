@@ -452,11 +452,13 @@ impl Link {
             && self.client.is_drained()
         {
             let pid = server.process_id();
+            let driver = self.session.driver;
             let Self { shard, pool, .. } = self;
             server
                 .session
                 .exchange
                 .observe_answered(now, pid, |record| {
+                    pool.metrics.observe_driver(driver, record.context);
                     shard
                         .telemetry()
                         .observe(&pool.metrics, &pool.terms().identity, record)
@@ -595,6 +597,9 @@ impl Link {
             .statement_evictions
             .add(std::mem::take(&mut tally.evictions));
         metrics
+            .announcements
+            .add(std::mem::take(&mut tally.announcements));
+        metrics
             .unrecognised_commands
             .add(std::mem::take(&mut tally.unrecognised));
     }
@@ -693,6 +698,8 @@ impl Link {
             .session
             .exchange
             .observe_answered(now, pid, |record| {
+                let metrics = &self.pool.metrics;
+                metrics.observe_driver(self.session.driver, record.context);
                 self.shard.telemetry().observe(
                     &self.pool.metrics,
                     &self.pool.terms().identity,

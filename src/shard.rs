@@ -102,6 +102,9 @@ fn trace_policy(config: &Config, database: &str, user: &str) -> TracePolicy {
         static_tags: config.tags(database, user),
         tag_length: config.trace.max_tag_length.get(),
         tracestate_length: config.trace.max_tracestate_length.get(),
+        stale_transactions: u32::try_from(config.trace.stale_transactions.get())
+            .unwrap_or(u32::MAX),
+        stale_after: config.trace.stale_after,
         ..TraceRules::default()
     })
 }
@@ -367,6 +370,8 @@ impl Shard {
                 format: config.annotation.format,
                 placement: config.annotation.placement,
                 max_query_bytes: config.annotation.max_query_bytes.get(),
+                unnamed_parse: config.annotation.unnamed_parse,
+                prepared: config.annotation.prepared,
             },
             max_prepared_statements: settings.max_prepared_statements,
             unnamed_statements: settings.unnamed_statements,

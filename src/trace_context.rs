@@ -52,6 +52,8 @@ pub enum ContextState {
     Provided,
     /// The proxy made one up.
     Generated,
+    /// The application passed one that has been in use for suspiciously long.
+    Stale,
     /// The application passed one that breaks the rules.
     Invalid,
     /// There is none.

@@ -102,6 +102,18 @@ pub enum Placement {
     Prefix,
 }
 
+/// How servers are told of the trace of prepared statements, whose text stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PreparedChannel {
+    /// They are not.
+    None,
+    /// In `application_name`, as OpenTelemetry's Collector reads it.
+    ApplicationName,
+    /// In `pg_tracing.trace_context`.
+    PgTracing,
+}
+
 /// What becomes of a transaction without a trace context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

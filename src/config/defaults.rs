@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::choices::{
     AuthMethod, CommentFormat, LogFormat, LogLevel, OnMissing, OnSigterm, Placement,
-    SyslogFacility, WorkerCount,
+    PreparedChannel, SyslogFacility, WorkerCount,
 };
 use super::tls::{Tls, TlsMode};
 use super::{
@@ -114,6 +114,8 @@ impl Default for Trace {
             allowed_tags: tags.map(Box::from).to_vec(),
             max_tag_length: count(256),
             max_tracestate_length: count(512),
+            stale_transactions: count(1000),
+            stale_after: Duration::from_secs(3600),
         }
     }
 }
@@ -125,6 +127,8 @@ impl Default for Annotation {
             format: CommentFormat::Sqlcommenter,
             placement: Placement::Suffix,
             max_query_bytes: count(1 << 20),
+            unnamed_parse: false,
+            prepared: PreparedChannel::None,
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::choices::{
     AuthMethod, CommentFormat, Compression, LogFormat, LogLevel, OnMissing, OnSigterm,
-    OtlpProtocol, Placement, SyslogFacility,
+    OtlpProtocol, Placement, PreparedChannel, SyslogFacility,
 };
 use super::pool::PoolOverrides;
 use super::tls::{ListenTlsTable, ServerTlsTable};
@@ -122,6 +122,8 @@ pub(super) struct TraceTable {
     pub(super) allowed_tags: Option<Vec<Box<str>>>,
     pub(super) max_tag_length: Option<Count>,
     pub(super) max_tracestate_length: Option<Count>,
+    pub(super) stale_transactions: Option<Count>,
+    pub(super) stale_after: Option<Time>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -131,6 +133,8 @@ pub(super) struct AnnotationTable {
     pub(super) format: Option<CommentFormat>,
     pub(super) placement: Option<Placement>,
     pub(super) max_query_bytes: Option<Size>,
+    pub(super) unnamed_parse: Option<bool>,
+    pub(super) prepared: Option<PreparedChannel>,
 }
 
 #[derive(Debug, Default, Deserialize)]

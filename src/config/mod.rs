@@ -38,7 +38,7 @@ pub use self::problem::{ConfigErrors, Position, Problem};
 
 use self::choices::{
     AuthMethod, CommentFormat, LogFormat, LogLevel, OnMissing, OnSigterm, Placement,
-    SyslogFacility, WorkerCount,
+    PreparedChannel, SyslogFacility, WorkerCount,
 };
 use self::file::ConfigFile;
 use self::findings::{Document, Finding, Findings, problems_of};
@@ -274,6 +274,10 @@ pub struct Trace {
     pub max_tag_length: NonZeroUsize,
     /// The longest tracestate, in bytes.
     pub max_tracestate_length: NonZeroUsize,
+    /// A trace that more transactions of a session have than these is counted as stale.
+    pub stale_transactions: NonZeroUsize,
+    /// So is one that is in use for longer.
+    pub stale_after: Duration,
 }
 
 /// `[annotation]`: how queries are annotated.
@@ -287,6 +291,10 @@ pub struct Annotation {
     pub placement: Placement,
     /// The longest query that gets one, in bytes.
     pub max_query_bytes: NonZeroUsize,
+    /// Whether unnamed statements of the extended protocol get one too.
+    pub unnamed_parse: bool,
+    /// How servers are told of the trace of prepared statements.
+    pub prepared: PreparedChannel,
 }
 
 /// `[slow_query]`: which queries are worth a span and a line in the log.

@@ -307,6 +307,10 @@ fn resolve_trace(table: TraceTable, default: Trace) -> Trace {
         max_tracestate_length: table
             .max_tracestate_length
             .map_or(default.max_tracestate_length, |it| it.0),
+        stale_transactions: table
+            .stale_transactions
+            .map_or(default.stale_transactions, |it| it.0),
+        stale_after: table.stale_after.map_or(default.stale_after, |it| it.0),
     }
 }
 
@@ -318,6 +322,8 @@ fn resolve_annotation(table: AnnotationTable, default: Annotation) -> Annotation
         max_query_bytes: table
             .max_query_bytes
             .map_or(default.max_query_bytes, |it| it.0),
+        unnamed_parse: table.unnamed_parse.unwrap_or(default.unnamed_parse),
+        prepared: table.prepared.unwrap_or(default.prepared),
     }
 }
 

@@ -10,7 +10,7 @@ use super::stray;
 use super::trace::SessionTrace;
 use super::trace_command::{Block, TraceCommand};
 use super::transaction_command::TransactionCommand;
-use crate::config::choices::{CommentFormat, Placement};
+use crate::config::choices::{CommentFormat, Placement, PreparedChannel};
 use crate::protocol::backend::TransactionStatus;
 use crate::sql::comment::Comment;
 use crate::sql::encoding::ClientEncoding;
@@ -28,6 +28,10 @@ pub struct AnnotationPolicy {
     pub placement: Placement,
     /// Longer texts are not read, in bytes.
     pub max_query_bytes: usize,
+    /// Whether unnamed statements get one too.
+    pub unnamed_parse: bool,
+    /// How servers are told of the trace of prepared statements.
+    pub prepared: PreparedChannel,
 }
 
 /// What else decides how a text is read.
@@ -116,6 +120,67 @@ impl Annotator {
             context_is_noted: false,
         };
         walk.finish(own_comment);
+    }
+
+    /// Plans an unnamed Parse with this text: one statement, in which nothing is answered here. The trace goes on as it is.
+    pub fn plan_parse(
+        &mut self,
+        policy: &AnnotationPolicy,
+        sql: &[u8],
+        trace: &mut SessionTrace,
+        around: &Surroundings,
+        plan: &mut QueryPlan,
+    ) {
+        plan.clear();
+        let verdict = match self.place_in_parse(policy, sql, around) {
+            Ok(at) => {
+                let comment = plan.keep(trace.comment(policy.format, policy.placement));
+                let inserted = comment.len();
+                plan.insert(at, comment);
+                if inserted == 0 {
+                    Verdict::Untouched(SkipReason::NothingToSay)
+                } else if sql.len() + inserted + SHORTEST_PARSE > self.longest_message {
+                    Verdict::Untouched(SkipReason::TooLong)
+                } else {
+                    plan.map_positions(sql, around.encoding);
+                    Verdict::Edited
+                }
+            }
+            Err(reason) => Verdict::Untouched(reason),
+        };
+        plan.set_verdict(verdict);
+    }
+
+    /// Where the comment goes.
+    fn place_in_parse(
+        &mut self,
+        policy: &AnnotationPolicy,
+        sql: &[u8],
+        around: &Surroundings,
+    ) -> Result<usize, SkipReason> {
+        if let Some(unread) = self.read(policy, sql, around) {
+            return Err(unread);
+        }
+        match self.script.end() {
+            ScriptEnd::Complete => {}
+            ScriptEnd::Unterminated(_) => return Err(SkipReason::Unterminated),
+            ScriptEnd::Nul => return Err(SkipReason::Nul),
+        }
+        let has_own_comment = self.own_comment(sql).is_some();
+        if let Some(skip) = self.skip_reason(policy, sql, around, has_own_comment) {
+            return Err(skip);
+        }
+        match self.script.statements() {
+            [] => Err(SkipReason::Empty),
+            [statement] if is_annotated(statement.kind, around.server_version) => {
+                Ok(match policy.placement {
+                    Placement::Suffix => statement.end,
+                    Placement::Prefix => 0,
+                })
+            }
+            // Several are a mistake, which the server tells.
+            _ => Err(SkipReason::Utility),
+        }
     }
 
     /// The application's own comment in a text that is not a Query message's: the text of a Parse.
@@ -456,6 +521,8 @@ fn is_annotated(kind: StatementKind, server_version: u32) -> bool {
 const NORMALISED_UTILITY: u32 = 160_000;
 /// The length word counts itself and the text's zero byte.
 const WORD_AND_ZERO: usize = 5;
+/// What a Parse has besides its text: the length word, two zero bytes and the number of types; and some types.
+const SHORTEST_PARSE: usize = 4096;
 /// The largest length word that the server accepts: it closes the connection over a longer one without a word.
 const LONGEST_MESSAGE: usize = 0x3FFF_FFFE;
 

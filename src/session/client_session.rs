@@ -5,6 +5,7 @@ use std::rc::Rc;
 use crate::config::choices::{ListenMode, PoolMode, SessionState};
 use crate::protocol::backend::TransactionStatus;
 use crate::session::annotator::{QueryPlan, Surroundings};
+use crate::session::driver::Driver;
 use crate::session::exchange::Received;
 use crate::session::local_statements::LocalStatements;
 use crate::session::parameters::ParameterSet;
@@ -26,6 +27,8 @@ pub struct ClientSession {
     pub listen: ListenMode,
     /// Whose queries these are.
     pub trace: SessionTrace,
+    /// Which driver it uses.
+    pub driver: Driver,
     /// Its prepared statements.
     pub statements: ClientStatements,
     /// Those that no server has.
@@ -61,6 +64,7 @@ impl ClientSession {
             is_replication: false,
             listen: ListenMode::Pin,
             trace,
+            driver: Driver::Unknown,
             statements: ClientStatements::default(),
             local: None,
             parameters: Rc::clone(&parameters),

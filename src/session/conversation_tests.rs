@@ -17,7 +17,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::choices::{CommentFormat, Placement, PoolMode, UnnamedStatements};
+use crate::config::choices::{
+    CommentFormat, Placement, PoolMode, PreparedChannel, UnnamedStatements,
+};
 use crate::protocol::encode;
 use crate::protocol::forwarder::Forwarder;
 use crate::protocol::frame::FrameHeader;
@@ -89,6 +91,8 @@ impl Pair {
                     format: CommentFormat::Sqlcommenter,
                     placement: Placement::Suffix,
                     max_query_bytes: 4000,
+                    unnamed_parse: false,
+                    prepared: PreparedChannel::None,
                 },
                 max_prepared_statements,
                 unnamed_statements: UnnamedStatements::Pass,

@@ -71,6 +71,8 @@ pub enum Delivery {
     ReadyOnly,
     /// Nowhere: the proxy asked, not the client.
     Withhold,
+    /// Nowhere, not even an error.
+    Swallow,
     /// To the proxy, which asked for the values of these parameters.
     Learn(Box<[Box<[u8]>]>),
     /// To the proxy, which asked whether the client's belongings are still there.
@@ -87,7 +89,11 @@ impl Delivery {
     /// Whether it goes to the client.
     pub fn is_to_client(&self) -> bool {
         match self {
-            Self::Withhold | Self::Learn(_) | Self::CountBelongings | Self::ReadyOnly => false,
+            Self::Withhold
+            | Self::Swallow
+            | Self::Learn(_)
+            | Self::CountBelongings
+            | Self::ReadyOnly => false,
             Self::Forward
             | Self::ForwardUnready
             | Self::Fabricate(_)
@@ -266,6 +272,20 @@ impl Exchange {
     /// Whether nothing has been sent since the last ReadyForQuery: the server waits for a first message.
     pub fn is_quiet(&self) -> bool {
         self.outstanding.is_empty() && !self.awaits_sync && !self.skips_to_sync && !self.copies_in
+    }
+
+    /// Whether the proxy may ask for something of its own, with a Sync behind it, and no client will ever know: there is neither
+    /// a transaction nor a pipeline, and what is outstanding is the proxy's own too.
+    pub fn is_ready_for_own(&self) -> bool {
+        let is_own = |request: &OutstandingRequest| {
+            !request.delivery.is_to_client() && !request.delivery.is_ready_to_client()
+        };
+        self.status == TransactionStatus::Idle
+            && !self.awaits_sync
+            && !self.skips_to_sync
+            && !self.copies_in
+            && self.doubtful_syncs == 0
+            && self.outstanding.iter().all(is_own)
     }
 
     /// Whether any reply is outstanding.
@@ -576,6 +596,7 @@ impl Exchange {
             | Delivery::ForwardUnready
             | Delivery::ReadyOnly
             | Delivery::Withhold
+            | Delivery::Swallow
             | Delivery::Learn(_)
             | Delivery::CountBelongings
             | Delivery::Refuse(_) => {}

@@ -2,8 +2,10 @@
 
 pub mod alteration;
 pub mod annotator;
+pub mod announcement;
 pub mod client_login;
 pub mod client_session;
+pub mod driver;
 pub mod exchange;
 pub mod greeting;
 pub mod local_statements;

@@ -12,6 +12,7 @@ use crate::protocol::error_response::SqlState;
 use crate::protocol::forwarder::{Arrived, BodyNeeded, Disposition, Judge};
 use crate::protocol::frame::FrameHeader;
 use crate::protocol::outbound::Outbound;
+use crate::session::announcement::Reported;
 use crate::session::client_session::ClientSession;
 use crate::session::exchange::{Delivery, Effect, RequestKind};
 use crate::session::parameters::ParameterSet;
@@ -119,7 +120,7 @@ impl Judge for Replies<'_> {
             // At any time, whoever is in front.
             BackendTag::NotificationResponse => return Ok(Disposition::Forward),
             BackendTag::NoticeResponse => return Ok(self.on_notice(&arrived, out)),
-            BackendTag::ParameterStatus => return self.on_parameter_status(&arrived),
+            BackendTag::ParameterStatus => return self.on_parameter_status(&arrived, out),
             BackendTag::ErrorResponse => return self.on_error(&arrived, out),
             _ => {}
         }
@@ -214,8 +215,14 @@ impl Judge for Replies<'_> {
                 }
                 if delivers {
                     self.client.trace.on_ready(status);
+                    if status == TransactionStatus::Idle {
+                        self.client.trace.on_transaction_end(self.now);
+                    }
                 }
-                if status == TransactionStatus::Idle && !self.server.named_portals.is_empty() {
+                if delivers
+                    && status == TransactionStatus::Idle
+                    && !self.server.named_portals.is_empty()
+                {
                     self.server.named_portals.clear();
                 }
                 Ok(self.on_answered(&arrived, delivers, out))
@@ -313,12 +320,27 @@ impl Replies<'_> {
         }
     }
 
-    fn on_parameter_status(&mut self, arrived: &Arrived<'_>) -> Result<Disposition, Violation> {
+    fn on_parameter_status(
+        &mut self,
+        arrived: &Arrived<'_>,
+        out: &mut Outbound,
+    ) -> Result<Disposition, Violation> {
         let (name, value) =
             parameter_status(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
         if !self.server.parameters.follows(name) {
             // What the proxy has set for the client, the client was told when it logged in.
             return Ok(pass_if(self.server.exchange.is_delivering()));
+        }
+        if name == b"application_name"
+            && let Reported::Own(own) = self.server.announced.on_report(value)
+        {
+            if self.client.parameters.value(name) != Some(own) {
+                // The client's own name is back: it had set another one.
+                out.write(|out| encode::parameter_status(out, name, own));
+                self.client.on_parameter_status(name, own);
+                Rc::make_mut(&mut self.server.parameters).insert(name, own);
+            }
+            return Ok(Disposition::Discard);
         }
         // A report of what the proxy itself has set: the client knows.
         let is_known = self.client.parameters.value(name) == Some(value);
@@ -360,6 +382,16 @@ impl Replies<'_> {
             self.fatal = Some(state);
         }
         let exchange = &mut self.server.exchange;
+        if exchange
+            .front()
+            .is_some_and(|front| front.delivery == Delivery::Swallow)
+            && self.fatal.is_none()
+        {
+            exchange.on_error(state, false, self.now, |_| {});
+            self.server.announced.on_error();
+            self.fresh_front = true;
+            return Ok(Disposition::Discard);
+        }
         let mut is_expected = false;
         if let Some(front) = exchange.front()
             && !front.delivery.is_to_client()

@@ -6,9 +6,10 @@ mod rewriting;
 mod server_names;
 mod setting_again;
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::choices::UnnamedStatements;
+use crate::config::choices::{PreparedChannel, UnnamedStatements};
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
@@ -28,6 +29,7 @@ use crate::session::statements::Definitions;
 use crate::session::stray;
 use crate::session::tally::Tally;
 use crate::session::violation::Violation;
+use crate::trace_context::TraceContext;
 
 use self::rewriting::write_edited;
 
@@ -229,6 +231,26 @@ impl Judge for Requests<'_> {
         }
         match tag {
             FrontendTag::Query => Ok(self.on_query(arrived, out)),
+            FrontendTag::Parse | FrontendTag::Bind | FrontendTag::FunctionCall
+                if self.announces() =>
+            {
+                let context = Arc::clone(self.client.trace.context().0);
+                self.announce(Some(&context), out);
+                self.on_request(tag, arrived, out)
+            }
+            _ => self.on_request(tag, arrived, out),
+        }
+    }
+}
+
+impl Requests<'_> {
+    fn on_request(
+        &mut self,
+        tag: FrontendTag,
+        arrived: Arrived<'_>,
+        out: &mut Outbound,
+    ) -> Result<Disposition, Violation> {
+        match tag {
             FrontendTag::Parse => self.on_parse(arrived, out),
             FrontendTag::Bind => self.on_bind(arrived, out),
             FrontendTag::Describe => Ok(self.on_describe(arrived, out)),
@@ -302,6 +324,41 @@ impl<'a> Requests<'a> {
         self.pause(why)
     }
 
+    /// Whether the server may be told now whose work comes next.
+    fn announces(&self) -> bool {
+        self.policy.annotation.prepared != PreparedChannel::None
+            && self
+                .server
+                .as_ref()
+                .is_some_and(|server| server.is_ready_for_own())
+            && !self
+                .client
+                .surroundings(TransactionStatus::Idle)
+                .replication
+    }
+
+    /// Tells the server whose work comes next, where it may be told and does not know.
+    fn announce(&mut self, context: Option<&TraceContext>, out: &mut Outbound) {
+        if !self.announces() {
+            return;
+        }
+        let Some(server) = self.server.as_deref_mut() else {
+            return;
+        };
+        let own = self.client.parameters.value(b"application_name");
+        let channel = self.policy.annotation.prepared;
+        out.write(|out| {
+            let ServerSession {
+                announced,
+                exchange,
+                ..
+            } = server;
+            if announced.tell(channel, context, own.unwrap_or_default(), exchange, out) {
+                self.bench.tally.announcements += 1;
+            }
+        });
+    }
+
     /// Keeps for later when the message came that is judged again.
     fn pause_unsettled(&mut self, out: &mut Outbound) -> Disposition {
         self.client.waited = Some(self.received);
@@ -368,6 +425,7 @@ impl<'a> Requests<'a> {
                 self.query_with_server_name(text, &mut plan, out)
             }
             Verdict::Untouched(reason) => {
+                self.announce(plan.trace().cloned().as_deref(), out);
                 self.bench.tally.on_skipped(reason);
                 let again = self.to_set_again(text, plan.may_reset());
                 let sent = Sent::of(&plan, again.is_some());
@@ -381,8 +439,9 @@ impl<'a> Requests<'a> {
                 }
             }
             Verdict::Edited => {
+                self.announce(plan.trace().cloned().as_deref(), out);
                 self.bench.tally.on_annotated();
-                write_edited(&arrived, &plan, out);
+                write_edited(&arrived, &plan, 0, out);
                 let again = self.to_set_again(text, plan.may_reset());
                 let sent = Sent::of(&plan, again.is_some());
                 self.forward_query(text, Some(&mut plan), sent);
@@ -478,6 +537,13 @@ impl<'a> Requests<'a> {
         let (received, sent_at) = server.group.take().unwrap_or((self.received, self.now));
         let portal = split_cstr(arrived.body).map_or(&b""[..], |(portal, _)| portal);
         let (text, commented) = server.keep_portal_text(portal);
+        let commented = commented.or_else(|| {
+            // Behind a name the trace in the text is as old as the Parse; its tags are not.
+            let text = server.portal_text(portal);
+            let around = self.client.surroundings(server.exchange.status());
+            let comment = self.bench.annotator.own_comment_in(text, &around)?;
+            Some(self.client.trace.context_with_tags(&comment))
+        });
         if stray::is_in(server.portal_text(portal)) {
             self.bench.tally.unrecognised += 1;
             let text = server.portal_text(portal).to_owned();
@@ -486,6 +552,7 @@ impl<'a> Requests<'a> {
         Self::reset_with(self.client, server, portal);
         let mut query = QueryInFlight::new(QueryKind::Execute, text, received, sent_at);
         let effect = Self::deallocated_by(self.client, server, portal);
+        query.positions = server.portal_positions(portal);
         match &commented {
             Some((trace, state)) => query.set_context((trace, *state)),
             None => query.set_context(self.client.trace.context()),

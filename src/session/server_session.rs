@@ -9,10 +9,12 @@ use std::time::Instant;
 use crate::config::choices::SessionState;
 use crate::protocol::encode;
 use crate::session::alteration::{Alteration, COUNT_BELONGINGS, Trace, contains_word};
+use crate::session::announcement::Announcement;
 use crate::session::exchange::{
     Delivery, Effect, Exchange, OutstandingRequest, Received, RequestKind,
 };
 use crate::session::parameters::{self, ParameterSet, is_parameter_name};
+use crate::session::position_map::PositionMap;
 use crate::session::statements::{ServerStatements, Statement};
 use crate::session::stray;
 use crate::trace_context::{ContextState, TraceContext};
@@ -33,6 +35,8 @@ pub struct ServerSession {
     /// The client has parsed the unnamed statement and not bound it: it does so behind a Sync (pg8000, lib/pq), and must not
     /// find another client's statement there.
     awaits_bind: bool,
+    /// What it was told of the trace of prepared statements.
+    pub announced: Announcement,
     /// What the unnamed portal runs.
     pub unnamed_portal: PortalSource,
     /// What the named portals run, where that is a named statement. They end with the transaction.
@@ -56,6 +60,8 @@ pub struct UnnamedStatement {
     pub text: Vec<u8>,
     /// The context in its text, if one is there.
     pub trace: Option<(Arc<TraceContext>, ContextState)>,
+    /// Brings the server's error positions back to the client's text.
+    pub positions: PositionMap,
 }
 
 /// What a statement has made the server forget of its client's session.
@@ -90,6 +96,7 @@ impl ServerSession {
             parameters,
             unnamed: UnnamedStatement::default(),
             awaits_bind: false,
+            announced: Announcement::default(),
             unnamed_portal: PortalSource::default(),
             named_portals: HashMap::new(),
             belongings: None,
@@ -104,6 +111,10 @@ impl ServerSession {
     /// same write, and their replies are withheld.
     pub fn on_link(&mut self, wanted: &Rc<ParameterSet>, out: &mut Vec<u8>) {
         self.awaits_bind = false;
+        let name = |set: &ParameterSet| set.value(b"application_name").map(<[u8]>::to_vec);
+        if self.announced.is_in_application_name() && name(&self.parameters) != name(wanted) {
+            self.announced.on_parameters_forgotten();
+        }
         let start = out.len();
         encode::message(out, b'Q', |body| {
             let empty = body.len();
@@ -144,6 +155,18 @@ impl ServerSession {
         }
     }
 
+    /// Brings error positions in what a portal runs back to the client's text.
+    pub fn portal_positions(&self, portal: &[u8]) -> PositionMap {
+        match (portal, &self.unnamed_portal) {
+            (b"", PortalSource::Unnamed) => self.unnamed.positions.clone(),
+            (b"", PortalSource::Named(_)) => PositionMap::default(),
+            (_, _) => match self.named_portals.get(portal) {
+                Some(PortalSource::Unnamed) => self.unnamed.positions.clone(),
+                _ => PositionMap::default(),
+            },
+        }
+    }
+
     /// The text that a portal runs, or its beginning; empty where it is not known.
     pub fn portal_text(&self, portal: &[u8]) -> &[u8] {
         let source = match portal {
@@ -168,6 +191,7 @@ impl ServerSession {
             .text
             .extend_from_slice(text.get(..Exchange::TEXT_LIMIT).unwrap_or(text));
         self.unnamed.trace = trace;
+        self.unnamed.positions.clear();
         self.awaits_bind = true;
     }
 
@@ -179,6 +203,11 @@ impl ServerSession {
     /// Whether it may serve another client while this one stays.
     pub fn is_releasable(&self) -> bool {
         self.exchange.is_releasable() && !self.awaits_bind
+    }
+
+    /// Whether the proxy may ask for something of its own now, and its client will never know.
+    pub fn is_ready_for_own(&self) -> bool {
+        self.exchange.is_ready_for_own() && !self.awaits_bind
     }
 
     /// A portal is bound.
@@ -226,9 +255,11 @@ impl ServerSession {
                     self.belongings = Some(Trace::Hidden);
                 }
             }
+            self.announced.on_parameters_forgotten();
             Rc::make_mut(&mut self.parameters).retain_following();
         }
         if forgotten.statements {
+            self.announced.on_statements_forgotten();
             self.statements.clear();
         }
         if tag == b"DISCARD ALL" {
@@ -305,6 +336,7 @@ impl ServerSession {
         reported: impl Iterator<Item = (&'a [u8], &'a [u8])>,
         extra: &[Box<str>],
     ) {
+        self.announced = Announcement::default();
         self.statements.clear();
         self.named_portals.clear();
         self.parameters = Rc::new(ParameterSet::following(reported, extra));

@@ -17,6 +17,8 @@ pub struct Tally {
     pub binds: u64,
     /// Statements closed on a server to make room.
     pub evictions: u64,
+    /// Times that a server was told of a trace ahead of prepared work.
+    pub announcements: u64,
     /// Messages with a command on the trace context that was not understood.
     pub unrecognised: u64,
 }

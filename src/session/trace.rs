@@ -9,6 +9,7 @@ mod startup;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use layers::Scope;
 pub use policy::{Field, InvalidValue, TracePolicy, TraceRules};
@@ -20,7 +21,7 @@ use crate::protocol::backend::TransactionStatus;
 use crate::session::transaction_command::TransactionCommand;
 use crate::sql::comment::{self, Comment, write_comment};
 use crate::trace_context::{
-    ContextState, TraceContext, TraceParent, parse_correlation_id, parse_trace_state,
+    ContextState, TraceContext, TraceId, TraceParent, parse_correlation_id, parse_trace_state,
 };
 
 /// Whose queries a session sends.
@@ -48,6 +49,17 @@ pub struct SessionTrace {
     /// The trace made up for this transaction.
     generated: Option<TraceParent>,
     effective: Effective,
+    /// How long the trace has been in use.
+    use_of_trace: UseOfTrace,
+}
+
+/// How long a trace has been in use: a trace that many transactions have is one that somebody forgot to change.
+#[derive(Debug, Default)]
+struct UseOfTrace {
+    /// Since the end of its first transaction.
+    since: Option<(TraceId, Instant)>,
+    transactions: u32,
+    is_stale: bool,
 }
 
 /// What the planned layers say together.
@@ -93,6 +105,7 @@ impl SessionTrace {
                 comment: Vec::new(),
                 comment_form: None,
             },
+            use_of_trace: UseOfTrace::default(),
         }
     }
 
@@ -327,6 +340,35 @@ impl SessionTrace {
         }
     }
 
+    /// A transaction of the client's has ended at this time.
+    pub fn on_transaction_end(&mut self, now: Instant) {
+        let Effective { context, state, .. } = &mut self.effective;
+        let is_provided = matches!(state, ContextState::Provided | ContextState::Stale);
+        let Some(parent) = context.parent.filter(|_| is_provided) else {
+            self.use_of_trace = UseOfTrace::default();
+            return;
+        };
+        let used = &mut self.use_of_trace;
+        match used.since {
+            Some((trace_id, since)) if trace_id == parent.trace_id => {
+                used.transactions = used.transactions.saturating_add(1);
+                let rules = self.policy.rules();
+                used.is_stale = used.transactions > rules.stale_transactions
+                    || now.saturating_duration_since(since) > rules.stale_after;
+                if used.is_stale {
+                    *state = ContextState::Stale;
+                }
+            }
+            _ => {
+                *used = UseOfTrace {
+                    since: Some((parent.trace_id, now)),
+                    transactions: 1,
+                    is_stale: false,
+                };
+            }
+        }
+    }
+
     /// The transaction being planned ends with the message.
     fn end_transaction(&mut self, statements: u32) {
         self.forget_generated();
@@ -406,6 +448,14 @@ impl SessionTrace {
             if state != ContextState::Invalid {
                 state = ContextState::Generated;
             }
+        }
+        let used = &self.use_of_trace;
+        if used.is_stale
+            && state == ContextState::Provided
+            && context.parent.map(|parent| parent.trace_id)
+                == used.since.map(|(trace_id, _)| trace_id)
+        {
+            state = ContextState::Stale;
         }
         let effective = &mut self.effective;
         effective.context = context;

@@ -1,11 +1,12 @@
 //! The labels whose values are a fixed set.
 
+use crate::session::driver::Driver;
 use crate::session::query_record::{Outcome, QueueCause};
 use crate::telemetry::instrument::{Label, label};
 use crate::trace_context::ContextState;
 
 impl Label for ContextState {
-    const VALUES: &'static [&'static str] = &["provided", "generated", "invalid", "none"];
+    const VALUES: &'static [&'static str] = &["provided", "generated", "invalid", "none", "stale"];
 
     #[inline]
     fn index(self) -> usize {
@@ -14,7 +15,37 @@ impl Label for ContextState {
             Self::Generated => 1,
             Self::Invalid => 2,
             Self::None => 3,
+            Self::Stale => 4,
         }
+    }
+}
+
+impl Label for Driver {
+    const VALUES: &'static [&'static str] = &[
+        "psycopg2",
+        "psycopg",
+        "asyncpg",
+        "pg8000",
+        "sqlalchemy",
+        "django",
+        "node-postgres",
+        "postgres.js",
+        "prisma",
+        "pgjdbc",
+        "pgx",
+        "tokio-postgres",
+        "sqlx",
+        "npgsql",
+        "activerecord",
+        "psql",
+        "pgbench",
+        "other",
+        "unknown",
+    ];
+
+    #[inline]
+    fn index(self) -> usize {
+        self as usize
     }
 }
 

@@ -5,6 +5,7 @@
 use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::session::driver::Driver;
 use crate::session::query_record::{QueryRecord, QueueCause};
 use crate::telemetry::instrument::{
     BUCKETS, By, Counter, Gauge, Histogram, Label, Number, SharedCounter, SharedGauge, bucket_of,
@@ -26,6 +27,7 @@ pub struct PoolMetrics {
     client_drain: Histogram,
     total: Histogram,
     queries: [[Counter; OUTCOMES]; CONTEXTS],
+    driver_queries: [[Counter; CONTEXTS]; DRIVERS],
     /// Clients that had to wait for a server, by why.
     pub waits: By<QueueCause, Counter>,
     /// Rows returned or affected.
@@ -74,6 +76,8 @@ pub struct PoolMetrics {
     pub binds: Counter,
     /// Prepared statements closed on a server to make room for others.
     pub statement_evictions: Counter,
+    /// Times that a server was told of a trace ahead of prepared work.
+    pub announcements: Counter,
     /// Messages with a command on `pgspan.*` in a form that is not understood.
     pub unrecognised_commands: Counter,
     /// When the longest waiting client began to wait, in nanoseconds since `epoch`, plus one; 0 where none waits.
@@ -98,7 +102,8 @@ pub struct Exemplar {
     pub at: SystemTime,
 }
 
-const CONTEXTS: usize = 4;
+const CONTEXTS: usize = 5;
+const DRIVERS: usize = 19;
 const OUTCOMES: usize = 3;
 
 impl PoolMetrics {
@@ -111,6 +116,7 @@ impl PoolMetrics {
             client_drain: Histogram::default(),
             total: Histogram::default(),
             queries: Default::default(),
+            driver_queries: Default::default(),
             waits: By::default(),
             rows: Counter::default(),
             annotations: (0..annotation_reasons)
@@ -136,6 +142,7 @@ impl PoolMetrics {
             server_parses: Counter::default(),
             binds: Counter::default(),
             statement_evictions: Counter::default(),
+            announcements: Counter::default(),
             unrecognised_commands: Counter::default(),
             oldest_wait: Gauge::default(),
             epoch,
@@ -154,6 +161,12 @@ impl PoolMetrics {
         self.total.observe(phases.total());
         self.queries[record.context.index()][OutcomeKind::from(record.outcome).index()].increase();
         self.rows.add(record.rows);
+    }
+
+    /// Counts how a driver's query came by its context.
+    #[inline]
+    pub fn observe_driver(&self, driver: Driver, context: ContextState) {
+        self.driver_queries[driver.index()][context.index()].increase();
     }
 
     /// Counts what became of an annotation; `reason` is the index of its label. One that has no label is not counted.
@@ -235,6 +248,17 @@ impl PoolMetrics {
                     .zip(outcomes)
                     .map(|(outcome, counter)| (*context, *outcome, counter.value()))
             })
+    }
+
+    /// The queries by driver and context; only those that there are.
+    pub(crate) fn driver_queries(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        let drivers = Driver::VALUES.iter().zip(&self.driver_queries);
+        drivers.flat_map(|(driver, contexts)| {
+            let contexts = ContextState::VALUES.iter().zip(contexts);
+            contexts
+                .map(|(context, counter)| (*driver, *context, counter.value()))
+                .filter(|(_, _, count)| *count > 0)
+        })
     }
 
     pub(crate) fn queries_total(&self) -> u64 {

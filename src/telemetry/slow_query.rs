@@ -219,7 +219,9 @@ impl NotableQuery {
     /// no parent.
     pub fn parent_span_id(&self) -> Option<SpanId> {
         match self.context {
-            ContextState::Provided => Some(self.trace.as_ref()?.parent?.span_id),
+            ContextState::Provided | ContextState::Stale => {
+                Some(self.trace.as_ref()?.parent?.span_id)
+            }
             ContextState::Generated | ContextState::Invalid | ContextState::None => None,
         }
     }
@@ -228,7 +230,8 @@ impl NotableQuery {
     /// span would hang in the air. Source: OpenTelemetry specification, ParentBased sampler.
     pub fn is_exported(record: &QueryRecord<'_>) -> bool {
         let parent = record.trace.and_then(|trace| trace.parent);
-        record.context != ContextState::Provided || parent.is_none_or(|parent| parent.sampled)
+        let is_provided = matches!(record.context, ContextState::Provided | ContextState::Stale);
+        !is_provided || parent.is_none_or(|parent| parent.sampled)
     }
 }
 

@@ -168,7 +168,7 @@ fn status_of(outcome: Outcome) -> Status {
 /// What is exported is sampled. The tracestate is that of the application's trace, as it came.
 fn context_of(query: &NotableQuery, span_id: SpanId) -> SpanContext {
     let state = match query.context {
-        ContextState::Provided => (query.trace.as_ref())
+        ContextState::Provided | ContextState::Stale => (query.trace.as_ref())
             .and_then(|trace| TraceState::from_str(trace.tracestate.as_deref()?).ok())
             .unwrap_or_default(),
         ContextState::Generated | ContextState::Invalid | ContextState::None => {

@@ -113,12 +113,58 @@ fn the_regression_sql_of_postgresql_is_answered_the_same() {
 }
 
 /// How the proxy is set up, and how it is spoken to.
-const WAYS: &[(&str, &str, &str, Protocol)] = &[
-    ("session", "sqlcommenter", "suffix", Protocol::Simple),
-    ("session", "sqlcommenter", "prefix", Protocol::Simple),
-    ("session", "plain", "suffix", Protocol::Joined(3)),
-    ("transaction", "plain", "prefix", Protocol::Simple),
-    ("session", "sqlcommenter", "suffix", Protocol::Extended),
+struct Way {
+    mode: &'static str,
+    format: &'static str,
+    placement: &'static str,
+    /// More keys of `[annotation]`.
+    more: &'static str,
+    protocol: Protocol,
+}
+
+const WAYS: &[Way] = &[
+    Way {
+        mode: "session",
+        format: "sqlcommenter",
+        placement: "suffix",
+        more: "",
+        protocol: Protocol::Simple,
+    },
+    Way {
+        mode: "session",
+        format: "sqlcommenter",
+        placement: "prefix",
+        more: "",
+        protocol: Protocol::Simple,
+    },
+    Way {
+        mode: "transaction",
+        format: "plain",
+        placement: "prefix",
+        more: "",
+        protocol: Protocol::Simple,
+    },
+    Way {
+        mode: "session",
+        format: "plain",
+        placement: "suffix",
+        more: "",
+        protocol: Protocol::Joined(3),
+    },
+    Way {
+        mode: "session",
+        format: "sqlcommenter",
+        placement: "suffix",
+        more: "",
+        protocol: Protocol::Extended,
+    },
+    Way {
+        mode: "transaction",
+        format: "sqlcommenter",
+        placement: "suffix",
+        more: "unnamed_parse = true\nprepared = \"application_name\"\n",
+        protocol: Protocol::Extended,
+    },
 ];
 
 /// Runs the statements directly, twice, and in each way through the proxy; a difference fails the test.
@@ -129,7 +175,7 @@ fn compare(what: &str, server: &Server, run: impl Fn(&Route) -> Vec<Exchanged> +
     for protocol in [Protocol::Simple, Protocol::Joined(3), Protocol::Extended] {
         let ways = WAYS.iter().enumerate();
         let ways: Vec<_> = ways
-            .filter(|(at, way)| way.3 == protocol && is_wanted(*at))
+            .filter(|(at, way)| way.protocol == protocol && is_wanted(*at))
             .map(|(_, way)| way)
             .collect();
         if ways.is_empty() {
@@ -140,10 +186,18 @@ fn compare(what: &str, server: &Server, run: impl Fn(&Route) -> Vec<Exchanged> +
             let second = directly(server, protocol, &run);
             (first.join().unwrap(), second)
         });
-        for (mode, format, placement, _) in ways {
-            let way = format!("{mode} pooling, {format} {placement}, {protocol:?}");
+        for Way {
+            mode,
+            format,
+            placement,
+            more,
+            ..
+        } in ways
+        {
+            let options = more.replace('\n', " ");
+            let way = format!("{mode} pooling, {format} {placement} {options}, {protocol:?}");
             let config = format!(
-                "[pool]\nmode = \"{mode}\"\nsize = 3\n[annotation]\nformat = \"{format}\"\nplacement = \"{placement}\"\n"
+                "[pool]\nmode = \"{mode}\"\nsize = 3\n[annotation]\nformat = \"{format}\"\nplacement = \"{placement}\"\n{more}"
             );
             let (proxied, annotated) = through_the_proxy(server, protocol, &config, &run);
             let Report {

@@ -6,6 +6,7 @@
 mod support;
 
 mod annotation;
+mod announcements;
 mod cancel;
 mod drain;
 mod extended;

@@ -676,6 +676,8 @@ impl Session {
                 format: CommentFormat::Plain,
                 placement: Placement::Suffix,
                 max_query_bytes: 200,
+                unnamed_parse: false,
+                prepared: PreparedChannel::None,
             },
             trace: SessionTrace::new(Arc::new(TracePolicy::new(rules))),
             around: Surroundings {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::rewriting::{make_room, prepare_if_missing, rename_parse, write_renamed};
+use super::rewriting::{make_room, prepare_if_missing, rename_parse, write_edited, write_renamed};
 use super::{Pause, Requests};
 use crate::config::choices::{PoolMode, UnnamedStatements};
 use crate::protocol::backend::TransactionStatus;
@@ -11,6 +11,7 @@ use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::forwarder::{Arrived, Disposition};
 use crate::protocol::frontend::{Bind, Parse, Target};
 use crate::protocol::outbound::Outbound;
+use crate::session::annotator::Verdict;
 use crate::session::client_session::ClientSession;
 use crate::session::exchange::{Effect, OutstandingRequest, QueryInFlight, Received, RequestKind};
 use crate::session::query_record::QueryKind;
@@ -107,18 +108,31 @@ impl Requests<'_> {
             let comment = self.bench.annotator.own_comment_in(parse.text(), &around);
             let trace = comment.map(|comment| self.client.trace.context_with_comment(&comment));
             server.on_unnamed_parse(parse.text(), trace);
-            let query = Some(parse_in_flight(
-                server,
-                self.client,
-                &parse,
-                self.received,
-                self.now,
-            ));
+            let mut query = parse_in_flight(server, self.client, &parse, self.received, self.now);
+            let mut disposition = Disposition::Forward;
+            if self.policy.annotation.unnamed_parse && arrived.whole().is_some() {
+                let mut plan = self.bench.plans.pop().unwrap_or_default();
+                let (policy, trace) = (&self.policy.annotation, &mut self.client.trace);
+                let annotator = &mut self.bench.annotator;
+                annotator.plan_parse(policy, parse.text(), trace, &around, &mut plan);
+                match plan.verdict() {
+                    Verdict::Edited => {
+                        self.bench.tally.on_annotated();
+                        write_edited(&arrived, &plan, parse.name.len() + 1, out);
+                        query.positions = plan.positions();
+                        server.unnamed.positions = plan.positions();
+                        disposition = Disposition::Discard;
+                    }
+                    Verdict::Untouched(reason) => self.bench.tally.on_skipped(reason),
+                    Verdict::Answered => {}
+                }
+                self.bench.plans.push(plan);
+            }
             server.exchange.on_request(OutstandingRequest {
-                query,
+                query: Some(query),
                 ..OutstandingRequest::forwarded(RequestKind::Parse)
             });
-            return Ok(Disposition::Forward);
+            return Ok(disposition);
         }
         if let Some(refused) = self.refuse_listen(parse.text(), out) {
             return Ok(refused);

@@ -14,8 +14,13 @@ use crate::session::server_session::ServerSession;
 use crate::session::statements::Statement;
 use crate::session::tally::Tally;
 
-/// A Query with the plan's edits, the rest of its text passed on without a copy.
-pub(super) fn write_edited(arrived: &Arrived<'_>, plan: &QueryPlan, out: &mut Outbound) {
+/// A message with the plan's edits, the rest of its text, which begins at `text_at` of the body, passed on without a copy.
+pub(super) fn write_edited(
+    arrived: &Arrived<'_>,
+    plan: &QueryPlan,
+    text_at: usize,
+    out: &mut Outbound,
+) {
     let body_len = arrived.header.body_len + plan.inserted_len() - plan.removed_len();
     out.copy(
         &FrameHeader {
@@ -26,9 +31,9 @@ pub(super) fn write_edited(arrived: &Arrived<'_>, plan: &QueryPlan, out: &mut Ou
     );
     let mut from = 0;
     for edit in plan.edits() {
-        arrived.pass_body(from, edit.at, out);
+        arrived.pass_body(from, text_at + edit.at, out);
         out.copy(edit.insert);
-        from = edit.at + edit.remove;
+        from = text_at + edit.at + edit.remove;
     }
     arrived.pass_body(from, arrived.body.len(), out);
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::sql::comment::Comment;
@@ -26,6 +27,10 @@ pub struct TraceRules {
     pub correlation_id_length: usize,
     /// Longest tracestate, in bytes.
     pub tracestate_length: usize,
+    /// A trace that more transactions of a session have than these is stale.
+    pub stale_transactions: u32,
+    /// So is one that is in use for longer.
+    pub stale_after: Duration,
 }
 
 impl Default for TraceRules {
@@ -46,6 +51,8 @@ impl Default for TraceRules {
             tag_length: 128,
             correlation_id_length: 128,
             tracestate_length: 512,
+            stale_transactions: u32::MAX,
+            stale_after: Duration::MAX,
         }
     }
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::protocol::backend::TransactionStatus::{Failed, Idle, InTransaction};
 
@@ -458,6 +460,46 @@ use std::borrow::Cow;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use proptest::prelude::*;
+
+#[test]
+#[expect(clippy::disallowed_methods)]
+fn a_trace_that_too_many_transactions_have_is_stale_and_the_next_one_is_not() {
+    let mut trace = SessionTrace::new(Arc::new(TracePolicy::new(TraceRules {
+        stale_transactions: 2,
+        stale_after: Duration::from_secs(60),
+        ..TraceRules::default()
+    })));
+    let now = Instant::now();
+    let state = |trace: &mut SessionTrace| trace.context().1;
+    let parent = |digit: &str| format!("00-{}-{}-01", digit.repeat(32), digit.repeat(16));
+    let set = |trace: &mut SessionTrace, digit: &str| {
+        let parent = parent(digit);
+        trace
+            .set(Scope::Session, Field::TraceParent, parent.as_bytes(), 0)
+            .unwrap();
+    };
+    set(&mut trace, "1");
+    for expected in [
+        ContextState::Provided,
+        ContextState::Provided,
+        ContextState::Provided,
+        ContextState::Stale,
+    ] {
+        assert_eq!(state(&mut trace), expected);
+        trace.on_transaction_end(now);
+    }
+    // It is still the trace.
+    assert_eq!(trace.context().0.parent.unwrap().to_string(), parent("1"));
+    set(&mut trace, "1");
+    assert_eq!(state(&mut trace), ContextState::Stale);
+    set(&mut trace, "2");
+    assert_eq!(state(&mut trace), ContextState::Provided);
+    trace.on_transaction_end(now);
+    trace.on_transaction_end(now + Duration::from_secs(61));
+    assert_eq!(state(&mut trace), ContextState::Stale);
+    trace.reset(Scope::Session, Field::TraceParent, 0);
+    assert_eq!(state(&mut trace), ContextState::None);
+}
 
 proptest! {
     #[test]

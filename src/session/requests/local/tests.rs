@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 
-use crate::config::choices::{CommentFormat, Placement, PoolMode};
+use crate::config::choices::{CommentFormat, Placement, PoolMode, PreparedChannel};
 use crate::protocol::backend::ErrorFields;
 use crate::protocol::encode;
 use crate::protocol::forwarder::Forwarder;
@@ -551,6 +551,8 @@ impl Talk {
                     format: CommentFormat::Sqlcommenter,
                     placement: Placement::Suffix,
                     max_query_bytes: 1 << 20,
+                    unnamed_parse: false,
+                    prepared: PreparedChannel::None,
                 },
                 max_prepared_statements: 100,
                 unnamed_statements: crate::config::choices::UnnamedStatements::Pass,
