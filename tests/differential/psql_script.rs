@@ -100,7 +100,10 @@ impl<'a> PsqlScript<'a> {
 
     /// The statement with `:'name'`, `:"name"` and `:name` filled in, where there is such a variable.
     fn filled_in(&self, mut statement: Vec<u8>) -> Vec<u8> {
-        for (name, value) in &self.variables {
+        // The longest first: `:name_2` is none of `:name`.
+        let mut variables: Vec<_> = self.variables.iter().collect();
+        variables.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+        for (name, value) in variables {
             let quoted = |quote: &str| {
                 let doubled = value.replace(quote, &quote.repeat(2));
                 (

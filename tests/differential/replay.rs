@@ -182,12 +182,21 @@ fn log_in(route: &Route, user: &str) -> (Option<Wire>, Vec<Message>) {
     let reply = wire.receive_reply();
     match reply.last() {
         Some(last) if last.tag() == b'Z' => (Some(wire), Vec::new()),
-        _ => (None, reply),
+        // How logins are refused has tests of its own.
+        _ => (None, vec![Message(b"?".to_vec())]),
     }
 }
 
-/// Without what the protocol declares to be another server's or process's: object ids in RowDescription, the notifying process.
+/// Without what is another server's or process's: object ids in RowDescription, the notifying process, temporary schemas.
 fn masked(mut message: Message) -> Message {
+    // The schema of temporary tables has the number of the server process in its name.
+    let schemas = (0..message.0.len()).filter(|at| message.0[*at..].starts_with(b"pg_temp_"));
+    for at in schemas.collect::<Vec<_>>() {
+        let digits = message.0[at + 8..]
+            .iter_mut()
+            .take_while(|byte| byte.is_ascii_digit());
+        digits.for_each(|digit| *digit = b'#');
+    }
     match message.tag() {
         b'A' => message.0[5..9].fill(0),
         b'T' => {
