@@ -152,6 +152,23 @@ impl Acceptor {
     }
 
     async fn cancel(&self, key: CancelKey, socket: Socket) {
+        let config = self.gate.config();
+        let own = config.listen.peer_id;
+        let peer = match (own, cancel::peer_of(key.process_id())) {
+            (0, _) => None,
+            (own, peer) if own == peer => None,
+            (_, peer) => Some(config.peers.get(&peer)),
+        };
+        if let Some(peer) = peer {
+            let outcome = match peer {
+                Some(peer) => cancel::relay(peer, &key).await,
+                None => CancelOutcome::Unknown,
+            };
+            self.process.cancels.of(outcome).increase();
+            return drop(socket);
+        }
+        // However often it was passed on.
+        let key = if own == 0 { key } else { key.with_all_hops() };
         let (done, outcome) = oneshot::channel();
         let outcome = match self.workers.get(cancel::worker_of(key.process_id())) {
             Some(worker) if worker.send(Mail::Cancel(key, done)).await => {

@@ -3,9 +3,12 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
+use crate::config::{Host, Peer};
+use crate::net::socket::Socket;
+use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::encode;
 use crate::server::encryption::{self, Attempt};
-use crate::server::{self, ConnectError, ServerCard};
+use crate::server::{self, ConnectError, ServerAddress, ServerCard};
 use crate::telemetry::labels::CancelOutcome;
 
 /// How long a server may take for a CancelRequest (PgBouncer's cancel_wait_timeout).
@@ -17,10 +20,48 @@ const WORKER_BITS: u32 = 7;
 /// Workers that process ids can tell apart.
 pub const MAX_WORKERS: usize = 1 << WORKER_BITS;
 
-/// The process id of a worker's client number `session`; zero for one in 2²⁴, which is not to be used.
-pub fn process_id(session: u32, worker: u8) -> i32 {
-    let session = i32::try_from(session & 0xff_ffff).expect("24 bits");
-    session << WORKER_BITS | i32::from(worker & 0x7f)
+/// Where the bits begin that say which peer a client is connected to, where there are several.
+const PEER_SHIFT: u32 = 24;
+
+/// The process id of a worker's client number `session` on the peer of this number, 0 standing for the only one; zero for one
+/// number in many, which is not to be used.
+pub fn process_id(session: u32, worker: u8, peer: u8) -> i32 {
+    let (peer, mask) = match peer {
+        0 => (0, 0xff_ffff),
+        peer => (i32::from(peer & 0x7f) << PEER_SHIFT, 0x1_ffff),
+    };
+    let session = i32::try_from(session & mask).expect("24 bits");
+    peer | session << WORKER_BITS | i32::from(worker & 0x7f)
+}
+
+/// The peer that a process id belongs to, where there are several.
+pub fn peer_of(process_id: i32) -> u8 {
+    u8::try_from(process_id >> PEER_SHIFT & 0x7f).expect("7 bits")
+}
+
+/// Passes a CancelRequest on to the peer that its client is connected to.
+pub async fn relay(peer: &Peer, key: &CancelKey) -> CancelOutcome {
+    // Peers that each take another one for whom it is meant for must not pass it round for ever.
+    let Some(key) = key.with_one_hop_less() else {
+        return CancelOutcome::Unknown;
+    };
+    let mut request = Vec::new();
+    encode::cancel_request(&mut request, &key);
+    match tokio::time::timeout(CANCEL_TIMEOUT, deliver_to(peer, &request)).await {
+        Ok(Ok(())) => CancelOutcome::Relayed,
+        Ok(Err(_)) | Err(_) => CancelOutcome::Failed,
+    }
+}
+
+async fn deliver_to(peer: &Peer, request: &[u8]) -> Result<(), ConnectError> {
+    let address = match &peer.host {
+        Host::Tcp(host) => ServerAddress::Tcp(host.clone(), peer.port),
+        Host::SocketFolder(folder) => {
+            ServerAddress::Unix(folder.join(format!(".s.PGSQL.{}", peer.port)))
+        }
+    };
+    let (socket, _) = server::open(&address).await?;
+    hand_over(socket, request).await
 }
 
 /// The worker that a process id belongs to.
@@ -49,6 +90,11 @@ async fn deliver(server: &ServerCard, request: &[u8]) -> Result<(), ConnectError
         // Whoever reads the key could cancel the next query too.
         encryption::encrypt(&mut socket, Attempt::Encrypted, tls, host).await?;
     }
+    hand_over(socket, request).await
+}
+
+/// Whoever has taken a request closes the connection.
+async fn hand_over(mut socket: Socket, request: &[u8]) -> Result<(), ConnectError> {
     socket
         .write_all(request)
         .await
@@ -86,9 +132,12 @@ mod tests {
     #[test]
     fn a_process_id_tells_its_worker() {
         for (session, worker) in [(0, 1), (1, 0), (0xff_ffff, 127), (u32::MAX, 5)] {
-            let id = process_id(session, worker);
-            assert!(id > 0);
-            assert_eq!(worker_of(id), usize::from(worker));
+            for peer in [0, 1, 127] {
+                let id = process_id(session, worker, peer);
+                assert!(id > 0);
+                assert_eq!(worker_of(id), usize::from(worker));
+                assert!(peer == 0 || peer_of(id) == peer);
+            }
         }
     }
 }

@@ -230,7 +230,7 @@ impl ConnectError {
 }
 
 /// Opens a connection to where a server listens.
-async fn open(address: &ServerAddress) -> Result<(Socket, PeerAddress), ConnectError> {
+pub async fn open(address: &ServerAddress) -> Result<(Socket, PeerAddress), ConnectError> {
     let (stream, address) = match address {
         ServerAddress::Tcp(host, port) => {
             let (stream, address) = open_tcp(host, *port).await?;

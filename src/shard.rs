@@ -233,17 +233,21 @@ impl Shard {
         let mut secret = vec![0; secret_len];
         getrandom::fill(&mut secret).expect("the system has random bytes");
         let mut sessions = self.sessions.borrow_mut();
+        let peer = self.config.borrow().listen.peer_id;
         let process_id = loop {
             let number = self.next_session.get();
             self.next_session.set(number.wrapping_add(1));
-            let process_id = cancel::process_id(number, self.number);
+            let process_id = cancel::process_id(number, self.number, peer);
             if process_id > 0 && !sessions.contains_key(&process_id) {
                 break process_id;
             }
         };
+        let key = CancelKey::new(process_id, &secret).expect("a length that the protocol allows");
         let card = Rc::new(SessionCard {
-            cancel_key: CancelKey::new(process_id, &secret)
-                .expect("a length that the protocol allows"),
+            cancel_key: match peer {
+                0 => key,
+                _ => key.with_all_hops(),
+            },
             server: RefCell::default(),
             ticket: RefCell::default(),
             overdue_at: Cell::new(None),

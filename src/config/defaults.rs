@@ -32,6 +32,7 @@ impl Default for Listen {
             addresses: vec![loopback(DEFAULT_PORT)],
             reuse_port: false,
             unix_socket: None,
+            peer_id: 0,
             max_client_connections: count(1000),
             login_timeout: Duration::from_secs(60),
             backlog: 128,

@@ -29,6 +29,7 @@ pub(super) struct ConfigFile {
     pub(super) server_tls: ServerTlsTable,
     pub(super) databases: BTreeMap<Box<str>, DatabaseTable>,
     pub(super) users: BTreeMap<Box<str>, UserTable>,
+    pub(super) peers: BTreeMap<Box<str>, PeerTable>,
     pub(super) trace: TraceTable,
     pub(super) annotation: AnnotationTable,
     pub(super) slow_query: SlowQueryTable,
@@ -47,6 +48,7 @@ pub(super) struct ListenTable {
     pub(super) unix_socket_port: Option<Port>,
     pub(super) unix_socket_mode: Option<Mode>,
     pub(super) unix_socket_group: Option<Box<str>>,
+    pub(super) peer_id: Option<Number>,
     pub(super) max_client_connections: Option<Count>,
     pub(super) login_timeout: Option<PositiveTime>,
     pub(super) backlog: Option<Backlog>,
@@ -112,6 +114,14 @@ pub(super) struct UserTable {
     pub(super) password_file: Option<PathBuf>,
     pub(super) tags: BTreeMap<Box<str>, Box<str>>,
     pub(super) pool: PoolOverrides,
+}
+
+/// `[peers.ID]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct PeerTable {
+    pub(super) host: Option<Box<str>>,
+    pub(super) port: Option<Port>,
 }
 
 #[derive(Debug, Default, Deserialize)]

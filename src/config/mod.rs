@@ -67,6 +67,8 @@ pub struct Config {
     pub databases: BTreeMap<Box<str>, Database>,
     /// The users by name.
     pub users: BTreeMap<Box<str>, User>,
+    /// The other processes that clients may reach at the same address, by their [`Listen::peer_id`]: cancels are passed on to them.
+    pub peers: BTreeMap<u8, Peer>,
     /// Which trace context is accepted.
     pub trace: Trace,
     /// How queries are annotated.
@@ -95,6 +97,8 @@ pub struct Listen {
     pub reuse_port: bool,
     /// The unix socket, if there is to be one.
     pub unix_socket: Option<UnixSocket>,
+    /// Which of several processes this is that clients reach at the same address, 1 to 127; 0: it is the only one.
+    pub peer_id: u8,
     /// The most clients at a time; the next one is refused.
     pub max_client_connections: NonZeroUsize,
     /// How long a client may take to log in.
@@ -259,6 +263,15 @@ pub struct User {
     pub tags: BTreeMap<Box<str>, Box<str>>,
     /// What differs in this user's pools, in every database.
     pub pool: PoolOverrides,
+}
+
+/// `[peers.ID]`: another process that clients may reach at the same address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it is, and nobody else.
+    pub host: Host,
+    /// Its port there, also the number in the name of a unix socket.
+    pub port: u16,
 }
 
 /// `[trace]`: which trace context is accepted.

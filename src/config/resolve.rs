@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::defaults::DEFAULT_PORT;
 use super::file::{
-    AnnotationTable, AuthTable, ConfigFile, DatabaseTable, ListenTable, LogTable, SlowQueryTable,
-    TraceTable, UserTable,
+    AnnotationTable, AuthTable, ConfigFile, DatabaseTable, ListenTable, LogTable, PeerTable,
+    SlowQueryTable, TraceTable, UserTable,
 };
 use super::findings::Findings;
 use super::pool::PoolSettings;
@@ -18,7 +18,7 @@ use super::units::SecretText;
 use super::userlist::parse_userlist;
 use super::{
     Annotation, Auth, Config, Console, Database, Drain, HbaFile, Host, Http, Listen, Log, Otlp,
-    PasswordFile, Process, SlowQuery, Trace, UnixSocket, User, Workers,
+    PasswordFile, Peer, Process, SlowQuery, Trace, UnixSocket, User, Workers,
 };
 
 /// What a configuration may ask of the outside.
@@ -61,7 +61,13 @@ impl Config {
             })
             .collect();
         let auth = resolve_auth(file.auth, default.auth, &mut users, surroundings, findings);
+        let peers = file
+            .peers
+            .into_iter()
+            .filter_map(|(id, table)| resolve_peer(&id, table, findings))
+            .collect();
         Self {
+            peers,
             listen: resolve_listen(file.listen, default.listen, surroundings, findings),
             http: Http {
                 address: file.http.address.map_or(default.http.address, |it| it.0),
@@ -133,7 +139,15 @@ fn resolve_listen(
         let message = "clients can connect nowhere: give an address or `unix_socket_dir`";
         findings.error(&["listen", "address"], message);
     }
+    let peer_id = table
+        .peer_id
+        .map_or(usize::from(default.peer_id), |it| it.0);
+    let peer_id = u8::try_from(peer_id).ok().filter(|id| *id <= MAX_PEER_ID);
+    if peer_id.is_none() {
+        findings.error(&["listen", "peer_id"], "expected a number from 0 to 127");
+    }
     Listen {
+        peer_id: peer_id.unwrap_or_default(),
         addresses,
         reuse_port: table.reuse_port.unwrap_or(default.reuse_port),
         unix_socket,
@@ -292,6 +306,29 @@ pub(super) fn read_file(
         name: name.to_string_lossy().into(),
         text: content.text,
     })
+}
+
+/// What a process id has room for.
+const MAX_PEER_ID: u8 = 127;
+
+fn resolve_peer(id: &str, table: PeerTable, findings: &mut Findings) -> Option<(u8, Peer)> {
+    let number = id.parse().ok().filter(|id| (1..=MAX_PEER_ID).contains(id));
+    if number.is_none() {
+        findings.error(&["peers", id], "a peer has a number from 1 to 127");
+    }
+    let host = match table.host.as_deref().map(Host::parse) {
+        Some(Ok(host)) => Some(host),
+        Some(Err(why)) => {
+            findings.error(&["peers", id, "host"], why);
+            None
+        }
+        None => {
+            findings.error(&["peers", id], "`host` is missing");
+            None
+        }
+    };
+    let port = table.port.map_or(DEFAULT_PORT, |it| it.0);
+    Some((number?, Peer { host: host?, port }))
 }
 
 fn resolve_trace(table: TraceTable, default: Trace) -> Trace {

@@ -33,6 +33,25 @@ impl CancelKey {
             })
     }
 
+    /// The same, with as many hops left as a key has in the beginning. The last two bits of the secret count them.
+    pub fn with_all_hops(mut self) -> Self {
+        if let Some(last) = self.secret.last_mut() {
+            *last |= HOPS;
+        }
+        self
+    }
+
+    /// The same, once passed on. `None`: it has been passed on as often as it may be.
+    pub fn with_one_hop_less(&self) -> Option<Self> {
+        let mut key = self.clone();
+        let last = key.secret.last_mut()?;
+        if *last & HOPS == 0 {
+            return None;
+        }
+        *last -= 1;
+        Some(key)
+    }
+
     /// The key as it stands in BackendKeyData and behind a CancelRequest's code: four bytes of process id, the rest is the secret.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (process_id, secret) = bytes.split_first_chunk()?;
@@ -49,6 +68,9 @@ impl CancelKey {
         &self.secret
     }
 }
+
+/// How often a key may be passed on from peer to peer, and the bits of a secret that count it.
+const HOPS: u8 = 3;
 
 impl PartialEq for CancelKey {
     fn eq(&self, other: &Self) -> bool {
@@ -86,6 +108,20 @@ mod tests {
         assert_ne!(key, CancelKey::new(258, b"abce").unwrap());
         assert_ne!(key, CancelKey::new(258, b"abcde").unwrap());
         assert_ne!(key, CancelKey::new(257, b"abcd").unwrap());
+    }
+
+    #[test]
+    fn a_key_is_passed_on_three_times() {
+        let key = CancelKey::new(7, b"abc\xfc").unwrap().with_all_hops();
+        assert_eq!(key.expose_secret(), b"abc\xff");
+        let twice = key
+            .with_one_hop_less()
+            .and_then(|key| key.with_one_hop_less())
+            .unwrap();
+        assert_eq!(twice.expose_secret(), b"abc\xfd");
+        let last = twice.with_one_hop_less().unwrap();
+        assert_eq!(last.with_one_hop_less(), None);
+        assert_eq!(last.with_all_hops(), key);
     }
 
     #[test]

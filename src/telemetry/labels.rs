@@ -237,6 +237,8 @@ label! {
     CancelOutcome {
         /// A server was told.
         Forwarded = "forwarded",
+        /// Another pgspan was told, whose client it is.
+        Relayed = "relayed",
         /// Its client waits for a server: nothing runs yet, the wait was ended.
         Waiting = "waiting",
         /// Nothing runs under this key.
