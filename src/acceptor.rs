@@ -61,6 +61,10 @@ impl Acceptor {
 
     /// Accepts until `stop` is called for; those who are logging in then go on for themselves.
     pub async fn run(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
+        let listener = match listener.open() {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "can't accept clients"),
+        };
         loop {
             let accepted = async {
                 let permit = Arc::clone(&self.arriving).acquire_owned().await;
@@ -89,9 +93,9 @@ impl Acceptor {
     async fn receive(&self, stream: Stream) {
         let accepted_at = clock();
         let peer = stream.peer();
-        let Ok(socket) = stream.prepare().and_then(|()| Socket::new(stream)) else {
-            // It has gone in the same moment.
-            return;
+        let socket = match Socket::new(stream) {
+            Ok(socket) => socket,
+            Err(error) => return tracing::warn!(%error, "could not serve a client"),
         };
         self.process.clients_accepted.increase();
         self.process.clients_logging_in.increase();

@@ -139,7 +139,18 @@ impl App {
         let tasks = TaskTracker::new();
         let readiness = Arc::new(Readiness::default());
         for listener in listeners {
-            tasks.spawn(Arc::clone(&acceptor).run(listener, stop_accepting.clone()));
+            let accepting = Arc::clone(&acceptor).run(listener, stop_accepting.clone());
+            let accepting = tasks.track_future(accepting);
+            match acceptor.workers() {
+                // A login costs less than handing the connection over from thread to thread.
+                [only] => {
+                    only.ask(|_| drop(tokio::task::spawn_local(accepting)))
+                        .await;
+                }
+                _ => {
+                    tokio::spawn(accepting);
+                }
+            }
         }
         if let Some(http) = http {
             let told = Told {

@@ -2,22 +2,31 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::os::unix::net::{self as unix, UnixStream};
+use std::os::unix::net::{self as unix, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::config::UnixSocket;
-use crate::net::socket::Stream;
+use crate::net::socket::{Stream, prepare_tcp, watch};
 
-/// Listens on the runtime that it was made on. The file of a unix socket that it made goes with it.
+/// Listens, of no runtime yet. The file of a unix socket that it made goes with it.
 #[derive(Debug)]
 pub struct Listener {
     socket: Listening,
+    file: Option<SocketFile>,
+}
+
+/// Where connections are accepted, on the runtime of the thread that opened it.
+#[derive(Debug)]
+pub struct Entry {
+    socket: AsyncFd<Listening>,
     _file: Option<SocketFile>,
 }
 
@@ -25,6 +34,15 @@ pub struct Listener {
 enum Listening {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+impl AsRawFd for Listening {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(socket) => socket.as_raw_fd(),
+            Self::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -69,7 +87,7 @@ impl Listener {
         if place.is_abstract() {
             let name = path.as_os_str().as_encoded_bytes();
             let address = unix::SocketAddr::from_abstract_name(name.get(1..).unwrap_or_default())?;
-            let listener = unix::UnixListener::bind_addr(&address)?;
+            let listener = UnixListener::bind_addr(&address)?;
             // Again, for the length of the queue.
             let socket = Socket::from(listener);
             socket.listen(backlog)?;
@@ -94,7 +112,7 @@ impl Listener {
         }
         socket.listen(backlog)?;
         Ok(Self {
-            _file: Some(file),
+            file: Some(file),
             ..Self::from_unix(socket.into())?
         })
     }
@@ -102,24 +120,25 @@ impl Listener {
     /// Takes over a TCP socket that listens already.
     ///
     /// # Errors
-    /// If it can't be watched.
-    pub fn from_tcp(socket: std::net::TcpListener) -> io::Result<Self> {
+    /// If it can't be set up.
+    pub fn from_tcp(socket: TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
+        prepare_tcp(&SockRef::from(&socket))?;
         Ok(Self {
-            socket: Listening::Tcp(TcpListener::from_std(socket)?),
-            _file: None,
+            socket: Listening::Tcp(socket),
+            file: None,
         })
     }
 
     /// Takes over a unix socket that listens already.
     ///
     /// # Errors
-    /// If it can't be watched.
-    pub fn from_unix(socket: unix::UnixListener) -> io::Result<Self> {
+    /// If it can't be set up.
+    pub fn from_unix(socket: UnixListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self {
-            socket: Listening::Unix(UnixListener::from_std(socket)?),
-            _file: None,
+            socket: Listening::Unix(socket),
+            file: None,
         })
     }
 
@@ -131,15 +150,39 @@ impl Listener {
         }
     }
 
-    /// The next connection. Cancel safe.
+    /// Registers it with the runtime that this is called on.
+    ///
+    /// # Errors
+    /// If it can't be watched.
+    pub fn open(self) -> io::Result<Entry> {
+        Ok(Entry {
+            socket: watch(self.socket, Interest::READABLE)?,
+            _file: self.file,
+        })
+    }
+}
+
+impl Entry {
+    /// The next connection, prepared, of no runtime yet. Cancel safe.
     ///
     /// # Errors
     /// If there is one but it can't be had, for want of descriptors usually.
     pub async fn accept(&self) -> io::Result<Stream> {
-        match &self.socket {
-            Listening::Tcp(socket) => Ok(Stream::Tcp(socket.accept().await?.0.into_std()?)),
-            Listening::Unix(socket) => Ok(Stream::Unix(socket.accept().await?.0.into_std()?)),
-        }
+        // Not by the runtime's own listeners: they register each connection, which then would have to be taken back.
+        self.socket
+            .async_io(Interest::READABLE, |socket| match socket {
+                Listening::Tcp(socket) => {
+                    let (stream, _) = socket.accept()?;
+                    stream.set_nonblocking(true)?;
+                    Ok(Stream::Tcp(stream))
+                }
+                Listening::Unix(socket) => {
+                    let (stream, _) = socket.accept()?;
+                    stream.set_nonblocking(true)?;
+                    Ok(Stream::Unix(stream))
+                }
+            })
+            .await
     }
 }
 
@@ -160,6 +203,7 @@ mod tests {
     async fn a_unix_socket_has_its_mode_and_leaves_no_file_behind() {
         let folder = tempfile::tempdir().unwrap();
         let listener = Listener::unix(&place(folder.path()), 5).unwrap();
+        let listener = listener.open().unwrap();
         let path = folder.path().join(".s.PGSQL.6432");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o770);
@@ -173,7 +217,7 @@ mod tests {
     async fn a_file_of_a_process_that_is_gone_is_replaced_and_one_that_answers_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(".s.PGSQL.6432");
-        drop(unix::UnixListener::bind(&path).unwrap());
+        drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         let listener = Listener::unix(&place(folder.path()), 5).unwrap();
         let second = Listener::unix(&place(folder.path()), 5).unwrap_err();
@@ -197,7 +241,7 @@ mod tests {
             folder: name.as_str().into(),
             ..place(Path::new(""))
         };
-        let listener = Listener::unix(&place, 5).unwrap();
+        let listener = Listener::unix(&place, 5).unwrap().open().unwrap();
         let address =
             unix::SocketAddr::from_abstract_name(format!("{}/.s.PGSQL.6432", &name[1..])).unwrap();
         let _client = UnixStream::connect_addr(&address).unwrap();

@@ -488,8 +488,8 @@ impl Socket {
 
     /// Appends what comes next to `buffer`: how much, zero at the end. Cancel safe.
     pub async fn read_buf(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        /// As much as a login says at a time.
-        const ROOM: usize = 4096;
+        /// More than a login mostly says at a time. It is part of the future of everybody who logs in, and wiped each time.
+        const ROOM: usize = 512;
         let mut room = zeroize::Zeroizing::new([0; ROOM]);
         let len = poll_fn(|cx| self.poll_read(cx, &mut *room)).await?;
         buffer.put_slice(room.get(..len).unwrap_or_default());
