@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use crate::admission::{Admitted, Place};
 use crate::auth::credentials::Credentials;
@@ -28,19 +29,28 @@ use crate::telemetry::labels::LoginOutcome;
 
 /// Serves a client that has logged in, until it leaves.
 pub async fn serve_client(shard: Rc<Shard>, admitted: Box<Admitted>) {
-    let accepted_at = admitted.accepted_at;
-    // Boxed and done with before the client is served: what waits for years is small.
-    let Some(guest) = Box::pin(welcome(&shard, admitted)).await else {
+    // Boxed and done with before the client is served: what waits for years is small. The task itself, which takes its memory
+    // by steps of 128 bytes, holds one pointer at a time.
+    let Some(mut guest) = Box::pin(welcome(shard, admitted)).await else {
         return;
     };
-    let Guest { mut link, presence } = guest;
-    let Presence { card, pool, .. } = &presence;
     poll_fn(|cx| {
-        card.waker.replace(Some(cx.waker().clone()));
+        let waker = Some(cx.waker().clone());
+        guest.presence.card.waker.replace(waker);
         Poll::Ready(())
     })
     .await;
-    let parting = poll_fn(|cx| link.poll_serve(cx)).await;
+    let parting = poll_fn(|cx| guest.link.poll_serve(cx)).await;
+    Box::pin(see_off(guest, parting)).await;
+}
+
+async fn see_off(guest: Box<Guest>, parting: Parting) {
+    let Guest {
+        link,
+        presence,
+        accepted_at,
+    } = *guest;
+    let Presence { shard, pool, .. } = &presence;
     if let Some(blame) = parting.blame() {
         pool.metrics.errors.of(blame).increase();
     }
@@ -49,12 +59,13 @@ pub async fn serve_client(shard: Rc<Shard>, admitted: Box<Admitted>) {
         &parting,
         shard.now().saturating_duration_since(accepted_at).as_secs(),
     );
-    Box::pin(link.part(&parting)).await;
+    link.part(&parting).await;
 }
 
 struct Guest {
-    link: Box<Link>,
+    link: Link,
     presence: Presence,
+    accepted_at: Instant,
 }
 
 /// What a client needs to be served.
@@ -94,7 +105,7 @@ impl Drop for Presence {
 }
 
 /// Tells the client what it has to know. `None` where it was sent away instead.
-async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
+async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>> {
     let Admitted {
         socket,
         user,
@@ -114,7 +125,7 @@ async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
     let process = shard.process();
     let mut out = Outbound::new();
     let outcome = prepare(
-        shard,
+        &shard,
         &key,
         &user,
         &parameters,
@@ -133,20 +144,21 @@ async fn welcome(shard: &Rc<Shard>, admitted: Box<Admitted>) -> Option<Guest> {
             server,
         }) => {
             let presence =
-                Presence::new(Rc::clone(shard), Rc::clone(&card), Rc::clone(&pool), place);
+                Presence::new(Rc::clone(&shard), Rc::clone(&card), Rc::clone(&pool), place);
             if lane.send(&mut out, &[]).is_err() {
                 process.logged_in(LoginOutcome::Abandoned, elapsed);
                 return None;
             }
             process.logged_in(LoginOutcome::Completed, elapsed);
-            let mut link = Link::new(Rc::clone(shard), pool, card, lane, session, ahead);
+            let mut link = Link::new(Rc::clone(&shard), pool, card, lane, session, ahead);
             if let Some(server) = server {
                 link.keep(server);
             }
-            Some(Guest {
-                link: Box::new(link),
+            Some(Box::new(Guest {
+                link,
                 presence,
-            })
+                accepted_at,
+            }))
         }
         Err(refused) => {
             process.logged_in(LoginOutcome::Failed, elapsed);

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use thin_vec::ThinVec;
+
 use super::policy::{Field, TracePolicy};
 use crate::sql::comment::Comment;
 use crate::trace_context::{ContextState, SpanId, TraceContext, TraceId, TraceParent};
 
-/// Values in the order of their setting; a field is there once.
+/// Values in the order of their setting; a field is there once. One pointer where there are none, as in most layers of most
+/// sessions: each session has seven.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Settings(Vec<(Field, Value)>);
+pub(super) struct Settings(ThinVec<(Field, Value)>);
 
 /// A valid text, empty where the field was emptied; `None` for an invalid one, which hides what was there before.
 pub(super) type Value = Option<Arc<str>>;
@@ -67,7 +70,7 @@ pub(super) struct Layers {
     /// The session's settings before this transaction changed them.
     undo: Option<Settings>,
     /// The innermost last. One that was made while there was nothing to restore is not kept.
-    savepoints: Vec<(Box<[u8]>, Now)>,
+    savepoints: ThinVec<(Box<[u8]>, Now)>,
     /// Whether the transaction can only be rolled back.
     failed: bool,
 }
