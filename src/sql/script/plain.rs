@@ -42,11 +42,7 @@ pub(super) fn read(
     let mut parentheses = 0_usize;
     let mut at = start + word_len;
     let mut text_end = sql.len();
-    while let Some(plain) = sql
-        .get(at..)?
-        .iter()
-        .position(|byte| stop(*byte) != Stop::Not)
-    {
+    while let Some(plain) = find_stop(sql.get(at..)?) {
         at += plain;
         let byte = *sql.get(at)?;
         let next = sql.get(at + 1).copied();
@@ -124,6 +120,21 @@ enum Stop {
     Slash,
     Quote,
     Semicolon,
+}
+
+/// Where the first byte is that has to be looked at. Goes by eight: that is a branch for eight bytes.
+#[inline]
+fn find_stop(sql: &[u8]) -> Option<usize> {
+    let (eights, rest) = sql.as_chunks::<8>();
+    let is_stop = |byte: &u8| stop(*byte) != Stop::Not;
+    for (number, eight) in eights.iter().enumerate() {
+        let stops = eight.iter().map(|byte| stop(*byte) as u8);
+        if stops.fold(0, |all, one| all | one) != 0 {
+            return eight.iter().position(is_stop).map(|at| number * 8 + at);
+        }
+    }
+    let at = rest.iter().position(is_stop)?;
+    Some(sql.len() - rest.len() + at)
 }
 
 #[inline]
