@@ -77,6 +77,7 @@ fuzz:
 bench:
 	scripts/deps bench
 	cargo bench --locked
+	benches/baseline.py
 	cargo build --locked --release
 	benches/e2e/compare.sh target/release/pgspan
 
