@@ -105,17 +105,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => {
                 stream.set_nonblocking(true)?;
-                stream.set_nodelay(true)?;
-                let Keepalive {
-                    idle,
-                    interval,
-                    retries,
-                } = Keepalive::DEFAULT;
-                let keepalive = TcpKeepalive::new()
-                    .with_time(idle)
-                    .with_interval(interval)
-                    .with_retries(retries);
-                SockRef::from(stream).set_tcp_keepalive(&keepalive)
+                prepare_tcp(&SockRef::from(stream))
             }
             Self::Unix(stream) => stream.set_nonblocking(true),
         }
@@ -584,12 +574,28 @@ fn pull(
     }
 }
 
+/// Sets what a proxy wants of a TCP connection but for not blocking. What is set on a socket that listens, Linux passes on to
+/// the connections that are accepted from it.
+pub(super) fn prepare_tcp(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    let Keepalive {
+        idle,
+        interval,
+        retries,
+    } = Keepalive::DEFAULT;
+    let keepalive = TcpKeepalive::new()
+        .with_time(idle)
+        .with_interval(interval)
+        .with_retries(retries);
+    socket.set_tcp_keepalive(&keepalive)
+}
+
 #[expect(
     deprecated,
-    reason = "unsound for types whose descriptor may change; a `Stream` keeps its own for as long as it lives"
+    reason = "unsound for types whose descriptor may change; a socket keeps its own for as long as it lives"
 )]
-fn watch(stream: Stream, interest: Interest) -> io::Result<AsyncFd<Stream>> {
-    AsyncFd::with_interest(stream, interest)
+pub(super) fn watch<T: AsRawFd>(socket: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(socket, interest)
 }
 
 impl fmt::Debug for Socket {
