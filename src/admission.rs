@@ -41,6 +41,8 @@ const CONSOLE_USER: &str = "pgbouncer";
 pub struct Admitted {
     /// Its connection, of no runtime.
     pub socket: Detached,
+    /// Its number among all connections.
+    pub serial: u64,
     /// Where it is, or who.
     pub peer: Peer,
     /// How the connection is encrypted, if it is: `TLSv1.3/TLS_AES_256_GCM_SHA384/ECDH=X25519`.
@@ -76,6 +78,10 @@ pub struct Visitor {
     pub role: ConsoleRole,
     /// What it sent ahead.
     pub ahead: Vec<u8>,
+    /// Its number among all connections.
+    pub serial: u64,
+    /// When it was accepted.
+    pub accepted_at: Instant,
 }
 
 /// A place among the clients that there may be; given up when it is dropped.
@@ -248,6 +254,7 @@ impl Gate {
         socket: Socket,
         accepted_at: Instant,
     ) -> Result<Arrival, (AdmissionError, Option<Socket>)> {
+        let serial = self.process.next_serial();
         let mut entrance = Entrance::new(socket);
         match self.admit_at(&mut entrance).await {
             Ok(Admission::Cancel(key)) => Ok(Arrival::Cancel(key, entrance.socket)),
@@ -256,6 +263,8 @@ impl Gate {
                 user,
                 role,
                 ahead: entrance.input.to_vec(),
+                serial,
+                accepted_at,
             })),
             Ok(Admission::Client {
                 message,
@@ -275,6 +284,7 @@ impl Gate {
                 } = message;
                 Ok(Arrival::Client(Box::new(Admitted {
                     socket: socket.detach(),
+                    serial,
                     peer,
                     encryption,
                     user: text(&user),

@@ -10,10 +10,12 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::acceptor::Acceptor;
+use crate::admin::command::Shutdown;
 use crate::admin::{Console, PGBOUNCER_VERSION};
 use crate::admission::Gate;
 use crate::allowance::Allowances;
@@ -51,6 +53,9 @@ pub struct App {
     stop_accepting: CancellationToken,
     stop_http: CancellationToken,
     tasks: TaskTracker,
+    console: Arc<Console>,
+    /// What was ordered on the console.
+    shutdowns: Mutex<mpsc::Receiver<Shutdown>>,
 }
 
 /// Why the proxy could not be started.
@@ -128,12 +133,17 @@ impl App {
             Arc::clone(&workers),
             Arc::clone(&process),
         ));
-        let console = Console::new(
+        let (console, shutdowns) = Console::new(
             Arc::clone(&reloader),
             Arc::clone(&workers),
-            Arc::clone(&process),
+            Arc::clone(&registry),
         );
-        let acceptor = Arc::new(Acceptor::new(gate, workers, console, Arc::clone(&process)));
+        let acceptor = Arc::new(Acceptor::new(
+            gate,
+            workers,
+            Arc::clone(&console),
+            Arc::clone(&process),
+        ));
 
         let (stop_accepting, stop_http) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
@@ -152,6 +162,9 @@ impl App {
                 }
             }
         }
+        let statistics = Arc::clone(&console).keep_statistics();
+        let stop = stop_http.clone();
+        tasks.spawn(async move { stop.run_until_cancelled(statistics).await });
         if let Some(http) = http {
             let told = Told {
                 registry,
@@ -171,6 +184,8 @@ impl App {
             stop_accepting,
             stop_http,
             tasks,
+            console,
+            shutdowns: Mutex::new(shutdowns),
         })
     }
 
@@ -182,6 +197,19 @@ impl App {
     /// Where metrics are served, if they are.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http_address
+    }
+
+    /// The console, which PAUSE and RESUME by signals go to, too.
+    pub fn console(&self) -> &Arc<Console> {
+        &self.console
+    }
+
+    /// Waits until an administrator orders on the console to shut down. Cancel safe.
+    pub async fn ordered_shutdown(&self) -> Shutdown {
+        match self.shutdowns.lock().await.recv().await {
+            Some(shutdown) => shutdown,
+            None => std::future::pending().await,
+        }
     }
 
     /// Reads the configuration again. Whether it holds now is in the log.
@@ -303,7 +331,14 @@ async fn serve(
         Err(error) => return failed(&StartError::Thread(error)),
     };
     let asked = loop {
-        match signals.next().await {
+        let asked = tokio::select! {
+            asked = signals.next() => asked,
+            shutdown = app.ordered_shutdown() => match shutdown {
+                Shutdown::Immediate => Asked::End,
+                Shutdown::WaitForServers | Shutdown::WaitForClients => Asked::Drain,
+            },
+        };
+        match asked {
             Asked::Reload => app.reload().await,
             asked => break asked,
         }
@@ -321,6 +356,7 @@ async fn serve(
         tokio::select! {
             () = app.drain() => tracing::info!("drained"),
             () = limit => tracing::warn!("drain timeout: clients in transactions are cut off"),
+            _ = app.ordered_shutdown() => tracing::warn!("immediate shutdown: clients are cut off"),
             () = signals.end() => tracing::warn!("immediate shutdown: clients are cut off"),
         }
     }

@@ -24,7 +24,7 @@ use crate::session::client_session::ClientSession;
 use crate::session::driver::Driver;
 use crate::session::startup_settings::{StartupSettings, clean_application_name};
 use crate::session::trace::{SessionTrace, Startup};
-use crate::shard::{GOODBYE_TIMEOUT, PoolKey, SessionCard, Shard};
+use crate::shard::{ClientAbout, GOODBYE_TIMEOUT, PoolKey, SessionCard, Shard};
 use crate::telemetry::labels::LoginOutcome;
 
 /// Serves a client that has logged in, until it leaves.
@@ -108,6 +108,9 @@ impl Drop for Presence {
 async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>> {
     let Admitted {
         socket,
+        serial,
+        peer,
+        encryption,
         user,
         database,
         parameters,
@@ -117,9 +120,19 @@ async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>
         ahead,
         accepted_at,
         place,
-        ..
     } = *admitted;
     let socket = Socket::attach(socket).ok()?;
+    let about = ClientAbout {
+        serial,
+        database: database.clone(),
+        user: user.clone(),
+        peer: peer.address(),
+        local: socket.stream().local_address(),
+        process: peer.process(),
+        encryption,
+        replication,
+        accepted_at,
+    };
     let mut lane = Lane::new(socket);
     let key = PoolKey::new(&shard.config(), &database, &user);
     let process = shard.process();
@@ -127,7 +140,7 @@ async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>
     let outcome = prepare(
         &shard,
         &key,
-        &user,
+        about,
         &parameters,
         replication,
         credentials,
@@ -150,6 +163,7 @@ async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>
                 return None;
             }
             process.logged_in(LoginOutcome::Completed, elapsed);
+            pool.metrics.pgbouncer.logins.increase();
             let mut link = Link::new(Rc::clone(&shard), pool, card, lane, session, ahead);
             if let Some(server) = server {
                 link.keep(server);
@@ -184,7 +198,7 @@ async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>
 async fn prepare(
     shard: &Rc<Shard>,
     key: &PoolKey,
-    user: &str,
+    about: ClientAbout,
     parameters: &[Parameter],
     replication: Replication,
     credentials: Credentials,
@@ -207,6 +221,7 @@ async fn prepare(
         let message = format!("database \"{}\" is disabled", key.database);
         return Err(ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, message));
     }
+    let user = &*about.user;
     let trace_policy = match user == &*key.user {
         true => Arc::clone(&terms.trace_policy),
         false => shard.trace_policy(&key.database, user),
@@ -224,7 +239,8 @@ async fn prepare(
             |(name, value): &(&[u8], Cow<'_, [u8]>)| (Box::from(*name), Box::from(&**value));
         let parameters = parameters.iter().map(owned).collect();
         let server = pool.dedicated(parameters, replication).await?;
-        let card = shard.new_card(secret_len);
+        let wanted = Rc::clone(&server.session.parameters);
+        let card = shard.new_card(secret_len, about, &wanted);
         out.write(|out| {
             for (name, value) in &server.reported {
                 encode::parameter_status(out, name, value);
@@ -232,7 +248,6 @@ async fn prepare(
             encode::backend_key_data(out, &card.cancel_key);
             encode::ready_for_query(out, TransactionStatus::Idle);
         });
-        let wanted = Rc::clone(&server.session.parameters);
         let mut session =
             ClientSession::new(PoolMode::Session, trace, wanted, server.version_number());
         session.is_replication = true;
@@ -259,7 +274,7 @@ async fn prepare(
         set.insert(b"application_name", name);
         wanted = pool.shared(set);
     }
-    let card = shard.new_card(secret_len);
+    let card = shard.new_card(secret_len, about, &wanted);
     out.write(|out| {
         warnings.iter().for_each(|warning| warning.encode(out));
         for (name, value) in &welcome.reported {
@@ -307,6 +322,7 @@ fn log_parting(pool: &ServerPool, parting: &Parting, age: u64) {
         Parting::Violation(violation) => violation.to_string(),
         Parting::Refused(refusal) => refusal.response().message.into_owned(),
         Parting::TimedOut(limit) => limit.as_str().into(),
+        Parting::Dismissed(why) => why.as_str().into(),
     };
     let terms = pool.terms();
     tracing::info!(

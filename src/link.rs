@@ -20,12 +20,13 @@ use crate::server::ServerConnection;
 use crate::server_pool::{Asked, Pin, Refusal, ServerPool, Ticket, lost_server};
 use crate::session::client_session::ClientSession;
 use crate::session::exchange::Received;
+use crate::session::ledger::{Begun, Ledger};
 use crate::session::replies::Replies;
 use crate::session::requests::{Pause, Requests};
 use crate::session::tally::Tally;
 use crate::session::time_limits::{Standing, TimeLimit};
 use crate::session::violation::Violation;
-use crate::shard::{GOODBYE_TIMEOUT, SessionCard, Shard};
+use crate::shard::{Dismissal, GOODBYE_TIMEOUT, SessionCard, Shard};
 use crate::telemetry::labels::{Blame, ServerClose};
 
 /// How much a client may send ahead while it waits for a server; what comes behind it stays in the kernel.
@@ -60,6 +61,8 @@ pub struct Link {
     still_since: Option<Instant>,
     /// Since when the server has owed it something, or a transaction has been open.
     transaction_since: Option<Instant>,
+    /// When its queries and transactions begin and end as PgBouncer counts them.
+    ledger: Ledger,
 }
 
 /// How a client's session ended.
@@ -79,6 +82,8 @@ pub enum Parting {
     Refused(Refusal),
     /// It passed a limit of time.
     TimedOut(TimeLimit),
+    /// An administrator sent it away.
+    Dismissed(Dismissal),
 }
 
 impl Parting {
@@ -90,13 +95,17 @@ impl Parting {
             Self::Violation(violation) => Some(violation.response()),
             Self::Refused(refusal) => Some(refusal.response()),
             Self::TimedOut(limit) => Some(limit.response()),
+            Self::Dismissed(why) => Some(ErrorResponse::fatal(
+                SqlState::PROTOCOL_VIOLATION,
+                why.as_str(),
+            )),
         }
     }
 
     /// Who is to blame, where somebody is.
     pub fn blame(&self) -> Option<Blame> {
         match self {
-            Self::Left | Self::Refused(_) | Self::TimedOut(_) => None,
+            Self::Left | Self::Refused(_) | Self::TimedOut(_) | Self::Dismissed(_) => None,
             Self::ClientLost(_) => Some(Blame::Client),
             Self::ServerLost | Self::ServerEnded => Some(Blame::Server),
             Self::Violation(violation) if violation.is_clients() => Some(Blame::Client),
@@ -132,6 +141,7 @@ impl Link {
             linked_at,
             still_since: None,
             transaction_since: None,
+            ledger: Ledger::default(),
         }
     }
 
@@ -142,6 +152,9 @@ impl Link {
 
     /// Serves the client until it leaves, or can't be served any more.
     pub fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Parting> {
+        if let Some(why) = self.card.dismissed.get() {
+            return Poll::Ready(Parting::Dismissed(why));
+        }
         let now = self.shard.now();
         match self.serve(cx, now) {
             Ok(()) => Poll::Pending,
@@ -155,9 +168,11 @@ impl Link {
             self.drain_backlogs(cx)?;
             let mut progressed = self.receive_replies(cx, now)?;
             self.observe(now);
+            self.count_ends(now);
             self.release_if_done(now)?;
             progressed |= self.receive_server(cx, now)?;
             progressed |= self.receive_requests(cx, now)?;
+            self.count_beginnings(now);
             if !progressed {
                 return self.rest(now);
             }
@@ -223,6 +238,10 @@ impl Link {
             Poll::Ready(Ok(server)) => {
                 self.card.ticket.take();
                 self.ticket = None;
+                if let Some(waited) = self.session.waited {
+                    let wait = now.saturating_duration_since(waited.at);
+                    self.pool.metrics.pgbouncer.wait_time.add_time(wait);
+                }
                 self.link(server, now);
                 Ok(true)
             }
@@ -289,6 +308,7 @@ impl Link {
             Poll::Ready(Err(error)) => Err(Parting::ClientLost(error)),
             Poll::Ready(Ok(len)) => {
                 self.pool.metrics.client_received_bytes.add(len as u64);
+                self.card.doing.request_at.set(now);
                 self.judge(read.get(..len).unwrap_or_default(), scratch, now)
                     .map(|()| true)
             }
@@ -432,6 +452,8 @@ impl Link {
     /// The client gets a server.
     fn link(&mut self, server: Box<ServerConnection>, now: Instant) {
         server.lane.socket.on_new_reader();
+        self.pool.metrics.pgbouncer.assignments.increase();
+        server.card.request_at.set(now);
         *self.card.server.borrow_mut() = Some(Rc::clone(&server.card));
         self.server = Some(server);
         self.is_newly_linked = true;
@@ -466,6 +488,62 @@ impl Link {
             if server.session.exchange.is_releasable() {
                 self.transaction_since = None;
             }
+        }
+    }
+
+    /// Counts what has begun, as PgBouncer does.
+    fn count_beginnings(&mut self, now: Instant) {
+        let is_busy = self.ticket.is_some()
+            || self
+                .server
+                .as_ref()
+                .is_some_and(|server| !server.session.exchange.is_idle());
+        if !is_busy {
+            return;
+        }
+        let counted = &self.pool.metrics.pgbouncer;
+        match self.ledger.on_busy(now) {
+            Begun::Nothing => {}
+            Begun::Query => counted.queries.increase(),
+            Begun::Transaction => {
+                counted.queries.increase();
+                counted.transactions.increase();
+            }
+        }
+    }
+
+    /// Counts what has ended, as PgBouncer does.
+    fn count_ends(&mut self, now: Instant) {
+        let Some(server) = self.server.as_ref() else {
+            return;
+        };
+        let exchange = &server.session.exchange;
+        if !exchange.is_idle() || !self.client.is_drained() {
+            return;
+        }
+        let counted = &self.pool.metrics.pgbouncer;
+        if let Some(time) = self.ledger.on_answered(now) {
+            counted.query_time.add_time(time);
+        }
+        if exchange.is_releasable()
+            && let Some(time) = self.ledger.on_transaction_end(now)
+        {
+            counted.transaction_time.add_time(time);
+        }
+    }
+
+    /// Leaves on its card what others may want to know.
+    fn show(&self) {
+        let doing = &self.card.doing;
+        doing.query_since.set(self.ledger.query_since());
+        doing.statements.set(self.session.statements.len());
+        if !Rc::ptr_eq(&doing.parameters.borrow(), &self.session.parameters) {
+            doing
+                .parameters
+                .replace(Rc::clone(&self.session.parameters));
+        }
+        if let Some(server) = &self.server {
+            server.card.statements.set(server.session.statements.len());
         }
     }
 
@@ -533,6 +611,7 @@ impl Link {
 
     /// Nothing more can be done now. A client that rests may be sent away.
     fn rest(&mut self, now: Instant) -> Result<(), Parting> {
+        self.show();
         let rests = self.ticket.is_none()
             && self
                 .server

@@ -128,6 +128,16 @@ pub struct ServerCard {
     pub tls: Option<(ServerTls, Box<str>)>,
     /// What it must say; `None` where the server gave no key.
     pub cancel_key: Option<CancelKey>,
+    /// Its number among all connections, once it is in a pool.
+    pub serial: Cell<u64>,
+    /// Our own address, where it has one.
+    pub local: Option<SocketAddr>,
+    /// When it was connected.
+    pub connected_at: Instant,
+    /// When it was last given to a client, or came back from one.
+    pub request_at: Cell<Instant>,
+    /// How many prepared statements it has, as of its client's last turn.
+    pub statements: Cell<usize>,
     /// CancelRequests on their way: until they have arrived the server must not serve another client.
     pub cancels: Cell<usize>,
     /// Told when there are none any more.
@@ -346,6 +356,8 @@ impl ServerConnection {
         } = identity;
         let reported = parameters.iter().map(|(name, value)| (&**name, &**value));
         let following = ParameterSet::following(reported, startup.track_extra);
+        let connected_at = clock();
+        let local = socket.stream().local_address();
         let connection = Self {
             lane: Lane::new(socket),
             replies: Forwarder::new(),
@@ -356,10 +368,15 @@ impl ServerConnection {
                 encryption,
                 tls,
                 cancel_key,
+                serial: Cell::new(0),
+                local,
+                connected_at,
+                request_at: Cell::new(connected_at),
+                statements: Cell::new(0),
                 cancels: Cell::new(0),
                 cancels_done: Notify::new(),
             }),
-            connected_at: clock(),
+            connected_at,
             generation: 0,
             allowance: None,
         };

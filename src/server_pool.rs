@@ -1,5 +1,6 @@
 //! One pool of a worker, alive: its servers, its queue, and the tasks that connect, reset and watch servers.
 
+pub mod census;
 mod checking;
 mod connecting;
 mod control;
@@ -27,7 +28,7 @@ use crate::auth::verifier::Verifier;
 use crate::pool::budget::Account;
 use crate::pool::{Checkout, Pool, Step, Wanted};
 use crate::protocol::error_response::{ErrorResponse, SqlState};
-use crate::server::{PasswordOf, ServerConnection};
+use crate::server::{PasswordOf, ServerCard, ServerConnection};
 use crate::session::parameters::ParameterSet;
 use crate::session::query_record::QueueCause;
 use crate::session::statements::Definitions;
@@ -51,6 +52,8 @@ pub struct ServerPool {
     /// The prepared statements of its clients.
     pub definitions: RefCell<Definitions>,
     neighbours: Rc<Neighbours>,
+    /// Its servers, wherever they are.
+    servers: RefCell<Vec<Weak<ServerCard>>>,
     pool: RefCell<Pool<Box<ServerConnection>, Rc<Ticket>>>,
     /// Clients that are logged in.
     clients: Cell<usize>,
@@ -101,6 +104,7 @@ impl ServerPool {
             metrics,
             definitions: RefCell::new(Definitions::new()),
             neighbours,
+            servers: RefCell::default(),
             pool: RefCell::new(servers),
             clients: Cell::new(0),
             is_removed: Cell::new(false),

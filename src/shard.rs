@@ -3,6 +3,7 @@
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -17,11 +18,13 @@ use crate::config::{Config, Host};
 use crate::net::tls::ServerTls;
 use crate::pool::budget::Account;
 use crate::protocol::cancel_key::CancelKey;
+use crate::protocol::startup::Replication;
 use crate::scratch::Scratch;
 use crate::server::{PasswordOf, ServerAddress, ServerCard, ServerTarget};
 use crate::server_pool::neighbours::Neighbours;
 use crate::server_pool::{ServerPool, TIME_ROUND, Terms, Ticket};
 use crate::session::annotator::AnnotationPolicy;
+use crate::session::parameters::ParameterSet;
 use crate::session::requests::RequestPolicy;
 use crate::session::trace::{TracePolicy, TraceRules};
 use crate::telemetry::WorkerTelemetry;
@@ -69,6 +72,12 @@ pub struct PoolKey {
 pub struct SessionCard {
     /// What cancels its query.
     pub cancel_key: CancelKey,
+    /// Who it is.
+    pub about: ClientAbout,
+    /// What it is doing, as of the end of its last turn.
+    pub doing: ClientDoing,
+    /// Why it is to leave at once, if it is.
+    pub dismissed: Cell<Option<Dismissal>>,
     /// The server that it is linked to.
     pub server: RefCell<Option<Rc<ServerCard>>>,
     /// Its place in the queue.
@@ -77,6 +86,61 @@ pub struct SessionCard {
     pub overdue_at: Cell<Option<Instant>>,
     /// Wakes its task.
     pub waker: RefCell<Option<Waker>>,
+}
+
+/// Who a client is, for the console.
+#[derive(Debug)]
+pub struct ClientAbout {
+    /// Its number among all connections.
+    pub serial: u64,
+    /// The database that it asked for.
+    pub database: Box<str>,
+    /// The user that it logged in as.
+    pub user: Box<str>,
+    /// Where it is; `None` over a unix socket.
+    pub peer: Option<SocketAddr>,
+    /// Where it came in; `None` over a unix socket.
+    pub local: Option<SocketAddr>,
+    /// Its process, over a unix socket.
+    pub process: Option<i32>,
+    /// Whether it is for replication.
+    pub replication: Replication,
+    /// Its TLS, in words.
+    pub encryption: Option<Box<str>>,
+    /// When it was accepted.
+    pub accepted_at: Instant,
+}
+
+/// What a client is doing, as of the end of its last turn.
+#[derive(Debug)]
+pub struct ClientDoing {
+    /// When it last sent something.
+    pub request_at: Cell<Instant>,
+    /// Since when something has been owed to it.
+    pub query_since: Cell<Option<Instant>>,
+    /// What it has set, its application_name among it.
+    pub parameters: RefCell<Rc<ParameterSet>>,
+    /// How many prepared statements it has.
+    pub statements: Cell<usize>,
+}
+
+/// Why a client is sent away on an administrator's command. The words are PgBouncer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dismissal {
+    /// KILL_CLIENT.
+    Killed,
+    /// KILL of its database.
+    DatabaseKilled,
+}
+
+impl Dismissal {
+    /// What the client reads, and the log says.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Killed => "admin forced disconnect",
+            Self::DatabaseKilled => "database removed",
+        }
+    }
 }
 
 /// The time. The edge reads it; everything below is told.
@@ -167,6 +231,11 @@ impl Shard {
         card.map(Rc::clone)
     }
 
+    /// The clients that have logged in.
+    pub fn clients(&self) -> Vec<Rc<SessionCard>> {
+        self.sessions.borrow().values().map(Rc::clone).collect()
+    }
+
     /// Closes the servers that rest.
     pub fn close_idle_servers(&self) {
         self.pools
@@ -229,7 +298,12 @@ impl Shard {
     }
 
     /// A cancel key for a new client: no other one of this process has its process id, which also says which worker it is on.
-    pub fn new_card(&self, secret_len: usize) -> Rc<SessionCard> {
+    pub fn new_card(
+        &self,
+        secret_len: usize,
+        about: ClientAbout,
+        parameters: &Rc<ParameterSet>,
+    ) -> Rc<SessionCard> {
         let mut secret = vec![0; secret_len];
         getrandom::fill(&mut secret).expect("the system has random bytes");
         let mut sessions = self.sessions.borrow_mut();
@@ -248,6 +322,14 @@ impl Shard {
                 0 => key,
                 _ => key.with_all_hops(),
             },
+            doing: ClientDoing {
+                request_at: Cell::new(about.accepted_at),
+                query_since: Cell::new(None),
+                parameters: RefCell::new(Rc::clone(parameters)),
+                statements: Cell::new(0),
+            },
+            about,
+            dismissed: Cell::new(None),
             server: RefCell::default(),
             ticket: RefCell::default(),
             overdue_at: Cell::new(None),
@@ -459,6 +541,12 @@ impl Shard {
 }
 
 impl SessionCard {
+    /// The client is to leave at once.
+    pub fn dismiss(&self, why: Dismissal) {
+        self.dismissed.set(Some(why));
+        self.wake();
+    }
+
     /// Whether it has passed a limit of time.
     pub fn is_overdue(&self, now: Instant) -> bool {
         self.overdue_at.get().is_some_and(|at| at <= now)

@@ -109,6 +109,33 @@ impl Worker {
         answer.await.ok()
     }
 
+    /// What a future comes to that `question` makes on the worker's thread; `None` where the worker has ended.
+    ///
+    /// The question is on its way when the future is first polled. Cancel safe like [`Worker::ask`]: what was begun goes on.
+    pub fn ask_later<T, F>(
+        &self,
+        question: impl FnOnce(&Rc<Shard>) -> F + Send + 'static,
+    ) -> impl Future<Output = Option<T>> + Send + 'static
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + 'static,
+    {
+        let mail = self.mail.clone();
+        let (done, answer) = oneshot::channel();
+        let question = move |shard: &Rc<Shard>| {
+            let answering = question(shard);
+            tokio::task::spawn_local(async move {
+                // Whoever asked may have gone.
+                let _ = done.send(answering.await);
+            });
+        };
+        let letter = Mail::Ask(Question(Box::new(question)));
+        async move {
+            mail.send(letter).await.ok()?;
+            answer.await.ok()
+        }
+    }
+
     /// Waits until the worker has ended, which it does when it was told to drain and its last client has left.
     pub async fn ended(&self) {
         self.mail.closed().await;

@@ -6,23 +6,36 @@ pub mod show;
 pub mod table;
 
 mod help;
+mod orders;
+mod rows;
 mod session;
 mod settings;
+mod snapshot;
+mod statistics;
+mod visitors;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
-use crate::admin::command::Command;
+use crate::admin::command::{Command, Shutdown};
 use crate::admin::conversation::Answer;
+use crate::admin::orders::Standing;
+use crate::admin::rows::{Rows, Sight};
 use crate::admin::show::Show;
+use crate::admin::snapshot::Snapshot;
+use crate::admin::statistics::{ByDatabase, History};
 use crate::admin::table::{Table, Value};
+use crate::admin::visitors::{Guest, Visitors};
 use crate::admission::Visitor;
 use crate::config::ConsoleRole;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::reload::Reloader;
+use crate::shard::clock;
+use crate::telemetry::instrument::Number;
 use crate::telemetry::labels::Limit;
-use crate::telemetry::metrics::ProcessMetrics;
+use crate::telemetry::registry::Registry;
 use crate::worker::Worker;
 
 /// The version of PgBouncer whose console and metrics are spoken.
@@ -34,54 +47,87 @@ pub const VERSION_TEXT: &str = "PgBouncer 1.25.2";
 /// Clients that the console serves at a time. They don't count as clients of a database.
 const MAX_SESSIONS: usize = 100;
 
+/// Orders to shut down that may wait: one does.
+const SHUTDOWNS: usize = 4;
+
 /// The console. Shared by its sessions.
 #[derive(Debug)]
 pub struct Console {
     reloader: Arc<Reloader>,
-    #[expect(dead_code, reason = "SHOW POOLS and its like ask them")]
     workers: Arc<[Worker]>,
-    process: Arc<ProcessMetrics>,
+    registry: Arc<Registry>,
     sessions: Semaphore,
+    visitors: Visitors,
+    /// Locked only to look or to note.
+    standing: Mutex<Standing>,
+    history: Mutex<History>,
+    shutdowns: mpsc::Sender<Shutdown>,
 }
 
 impl Console {
-    /// Of these workers.
+    /// Of these workers. What comes out of the receiver is ordered by an administrator.
     pub fn new(
         reloader: Arc<Reloader>,
         workers: Arc<[Worker]>,
-        process: Arc<ProcessMetrics>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
+        registry: Arc<Registry>,
+    ) -> (Arc<Self>, mpsc::Receiver<Shutdown>) {
+        let (shutdowns, ordered) = mpsc::channel(SHUTDOWNS);
+        let console = Self {
             reloader,
             workers,
-            process,
+            registry,
             sessions: Semaphore::new(MAX_SESSIONS),
-        })
+            visitors: Visitors::default(),
+            standing: Mutex::default(),
+            history: Mutex::new(History::new(clock())),
+            shutdowns,
+        };
+        (Arc::new(console), ordered)
     }
 
     /// Serves a client until it leaves.
     pub async fn serve(&self, visitor: Visitor) {
         let Ok(_place) = self.sessions.try_acquire() else {
-            self.process.limits.of(Limit::ConsoleSessions).increase();
+            let limits = &self.registry.process.limits;
+            limits.of(Limit::ConsoleSessions).increase();
             let message =
                 format!("no more connections allowed (the console serves {MAX_SESSIONS})");
-            session::refuse(
-                visitor.socket,
-                &ErrorResponse::fatal(SqlState::TOO_MANY_CONNECTIONS, message),
-            )
-            .await;
+            let why = ErrorResponse::fatal(SqlState::TOO_MANY_CONNECTIONS, message);
+            session::refuse(visitor.socket, &why).await;
             return;
         };
         session::serve(self, visitor).await;
     }
 
-    /// Does what is asked.
-    async fn run(&self, command: Command, role: ConsoleRole) -> Answer {
-        if role != ConsoleRole::Admin && !command.is_harmless() {
+    /// Takes what was counted at the end of each `stats_period`, and logs the averages.
+    pub async fn keep_statistics(self: Arc<Self>) {
+        loop {
+            let console = self.reloader.config().await.console.clone();
+            tokio::time::sleep(console.stats_period).await;
+            let counted = self.count();
+            let now = clock();
+            let averages = {
+                let mut history = self.history();
+                history.turn(counted.clone(), now);
+                history.averages_of_all(&counted, now)
+            };
+            if console.log_stats {
+                tracing::info!("{}", averages.in_words());
+            }
+        }
+    }
+
+    /// Does what `guest` asks.
+    async fn run(&self, command: Command, guest: &Guest) -> Answer {
+        guest.on_command();
+        if guest.role != ConsoleRole::Admin && !command.is_harmless() {
             return Answer::failed("admin access needed");
         }
         match command {
             Command::Empty => Answer::Empty,
+            Command::Show(Show::Fds) if guest.role != ConsoleRole::Admin => {
+                Answer::failed("admin access needed")
+            }
             Command::Show(show) => self.show(show).await,
             Command::ShowSetting(setting) => Answer::Rows(Table {
                 columns: Command::ShowSetting(setting).columns().unwrap_or_default(),
@@ -91,24 +137,53 @@ impl Console {
                 ErrorResponse::notice(SqlState::SUCCESSFUL_COMPLETION, "SET ignored"),
                 "SET".into(),
             ),
-            Command::Reload => match self.reloader.reload().await {
-                Ok(()) => Answer::Done("RELOAD".into()),
-                Err(refused) => {
-                    tracing::error!("RELOAD failed: {refused}");
-                    Answer::Failed(ErrorResponse::error(
-                        SqlState::CONFIG_FILE_ERROR,
-                        "RELOAD failed, see logs for additional details",
-                    ))
-                }
-            },
+            Command::Set { key, value } => self.set(&key, &value).await,
+            Command::Reload => self.reload().await,
+            Command::Pause(database) => self.order_pause(database.as_deref()).await,
+            Command::Resume(database) => self.order_resume(database.as_deref()).await,
+            Command::Reconnect(database) => self.order_reconnect(database.as_deref()).await,
+            Command::Kill(database) => self.order_kill(database.as_deref()).await,
+            Command::KillClient(client) => self.order_kill_client(client.as_deref()).await,
+            Command::Disable(database) => self.order_disable(database.as_deref()).await,
+            Command::Enable(database) => self.order_enable(database.as_deref()).await,
+            Command::WaitClose(database) => self.order_wait_close(database.as_deref()).await,
+            Command::Shutdown(how) => self.order_shutdown(how).await,
             Command::Suspend => Answer::Failed(ErrorResponse::error(
                 SqlState::FEATURE_NOT_SUPPORTED,
-                "SUSPEND is not supported: there is no take-over by another process; PAUSE stops the work",
+                "SUSPEND is not supported: no other process takes over; PAUSE stops the work",
             )),
-            _ => Answer::Failed(ErrorResponse::error(
-                SqlState::FEATURE_NOT_SUPPORTED,
-                "this command is not supported yet",
-            )),
+        }
+    }
+
+    async fn reload(&self) -> Answer {
+        tracing::info!("RELOAD command issued");
+        match self.reloader.reload().await {
+            Ok(()) => Answer::Done("RELOAD".into()),
+            Err(refused) => {
+                tracing::error!("RELOAD failed: {refused}");
+                Answer::Failed(ErrorResponse::error(
+                    SqlState::CONFIG_FILE_ERROR,
+                    "RELOAD failed, see logs for additional details",
+                ))
+            }
+        }
+    }
+
+    async fn set(&self, key: &str, value: &str) -> Answer {
+        let mut outcome = Ok(());
+        self.reloader
+            .replace(|config| {
+                let mut changed = config.clone();
+                outcome = settings::set(&mut changed, key, value);
+                changed
+            })
+            .await;
+        match outcome {
+            Ok(()) => Answer::Done(format!("SET {key}={value}").into()),
+            Err(why) => {
+                let error = ErrorResponse::error(SqlState::PROTOCOL_VIOLATION, "SET failed");
+                Answer::Failed(error.with_detail(why))
+            }
         }
     }
 
@@ -116,18 +191,24 @@ impl Console {
         let rows = match show {
             Show::Help => return help::answer(),
             Show::Version => vec![vec![Value::text(VERSION_TEXT)]],
-            Show::State => [("active", "yes"), ("paused", "no"), ("suspended", "no")]
-                .map(|(key, value)| vec![Value::text(key), Value::text(value)])
-                .to_vec(),
+            Show::State => self.state(),
             Show::Config => settings::rows(&*self.reloader.config().await),
+            Show::Stats => rows::stats(&self.count(), &self.history(), clock()),
+            Show::StatsTotals => rows::stats_totals(&self.count()),
+            Show::StatsAverages => rows::stats_averages(&self.count(), &self.history(), clock()),
+            Show::Totals => rows::totals(&self.count(), &self.history(), clock()),
+            Show::Pools => self.look(|sight| sight.pools()).await,
+            Show::Databases => self.look(|sight| sight.databases()).await,
+            Show::Clients => self.look(|sight| sight.clients()).await,
+            Show::Servers => self.look(|sight| sight.servers()).await,
+            Show::Sockets => self.look(|sight| sight.sockets(|_| true)).await,
+            Show::ActiveSockets => self.look(|sight| sight.sockets(rows::is_at_work)).await,
+            Show::Users => self.look(|sight| sight.users()).await,
+            Show::Lists => self.look(|sight| sight.lists()).await,
+            Show::Mem => self.look(|sight| sight.memory()).await,
+            // None are known: no peers, no zones, no names kept; and no take-over that would need descriptors.
             Show::Peers | Show::PeerPools | Show::DnsZones | Show::DnsHosts | Show::Fds => {
                 Vec::new()
-            }
-            _ => {
-                return Answer::Failed(ErrorResponse::error(
-                    SqlState::FEATURE_NOT_SUPPORTED,
-                    "this is not shown yet",
-                ));
             }
         };
         Answer::Rows(Table {
@@ -135,4 +216,55 @@ impl Console {
             rows,
         })
     }
+
+    /// What there is to see of all workers now.
+    async fn look(&self, rows: impl FnOnce(&Sight<'_>) -> Rows) -> Rows {
+        let config = self.reloader.config().await;
+        let snapshot = Snapshot::take(&self.workers).await;
+        let standing = self.standing();
+        rows(&Sight {
+            config: &config,
+            snapshot: &snapshot,
+            visitors: self.visitors.connections(),
+            paused: &standing.paused,
+            disabled: &standing.disabled,
+            logging_in: self.registry.process.clients_logging_in.value(),
+            now: clock(),
+            wall: wall_clock(),
+        })
+    }
+
+    fn state(&self) -> Rows {
+        let is_paused = self.standing().all_paused;
+        let yes = |truth: bool| if truth { "yes" } else { "no" };
+        [
+            ("active", yes(!is_paused)),
+            ("paused", yes(is_paused)),
+            ("suspended", "no"),
+        ]
+        .map(|(key, value)| vec![Value::text(key), Value::text(value)])
+        .to_vec()
+    }
+
+    fn count(&self) -> ByDatabase {
+        let mut counted = statistics::count(&self.registry);
+        self.visitors.count(&mut counted);
+        counted
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dismiss_visitor(&self, serial: u64) -> bool {
+        self.visitors.dismiss(serial)
+    }
+}
+
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }

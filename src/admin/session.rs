@@ -5,6 +5,7 @@ use std::io;
 use bytes::{Buf, BytesMut};
 
 use crate::admin::conversation::{Conversation, Step};
+use crate::admin::visitors::Guest;
 use crate::admin::{Console, PGBOUNCER_VERSION};
 use crate::admission::Visitor;
 use crate::net::socket::Socket;
@@ -12,7 +13,7 @@ use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::frame::{Frame, FrameHeader};
-use crate::shard::GOODBYE_TIMEOUT;
+use crate::shard::{Dismissal, GOODBYE_TIMEOUT};
 
 /// The longest message that the console takes.
 const MAX_MESSAGE: usize = 64 * 1024;
@@ -38,7 +39,12 @@ pub(super) async fn serve(console: &Console, visitor: Visitor) {
         user,
         role,
         ahead,
+        serial,
+        accepted_at,
     } = visitor;
+    let guest = Guest::new(serial, user, role, socket.stream(), accepted_at);
+    let presence = console.visitors.welcome(guest);
+    let guest = &*presence.guest;
     let mut input = BytesMut::from(&*ahead);
     let mut out = Vec::new();
     welcome(&mut out);
@@ -49,8 +55,13 @@ pub(super) async fn serve(console: &Console, visitor: Visitor) {
             let Some(len) = frame_len(&input)? else {
                 socket.write_all(&out).await?;
                 out.clear();
-                if socket.read_buf(&mut input).await? == 0 {
-                    return Err(End::Gone);
+                tokio::select! {
+                    read = socket.read_buf(&mut input) => {
+                        if read? == 0 {
+                            return Err(End::Gone);
+                        }
+                    }
+                    () = guest.dismissed.notified() => return Err(dismissed()),
                 }
                 continue;
             };
@@ -64,7 +75,22 @@ pub(super) async fn serve(console: &Console, visitor: Visitor) {
                 Step::Next => {}
                 Step::Left => return Err::<(), End>(End::Gone),
                 Step::Run(command) => {
-                    let answer = console.run(command, role).await;
+                    console.visitors.on_command();
+                    let running = console.run(command, guest);
+                    tokio::pin!(running);
+                    let answer = loop {
+                        tokio::select! {
+                            biased;
+                            answer = &mut running => break answer,
+                            () = guest.dismissed.notified() => return Err(dismissed()),
+                            // Only to find out whether it is still there.
+                            read = socket.read_buf(&mut input), if input.len() < MAX_MESSAGE => {
+                                if read? == 0 {
+                                    return Err(End::Gone);
+                                }
+                            }
+                        }
+                    };
                     conversation.on_answer(answer, &mut out);
                 }
             }
@@ -72,10 +98,15 @@ pub(super) async fn serve(console: &Console, visitor: Visitor) {
     };
     let end = served.await;
     if let Err(End::Refused(response)) = end {
-        tracing::info!(user = &*user, "closing because: {}", response.message);
+        tracing::info!(user = &*guest.user, "closing because: {}", response.message);
         response.encode(&mut out);
         say_goodbye(socket, &out).await;
     }
+}
+
+fn dismissed() -> End {
+    let why = Dismissal::Killed.as_str();
+    End::Refused(ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, why))
 }
 
 /// Tells a client why it is not served.

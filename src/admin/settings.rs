@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::admin::table::Value;
-use crate::config::Config;
 use crate::config::choices::{AuthMethod, PoolMode};
+use crate::config::{Config, PoolSettings};
 
 /// A setting.
 struct Setting {
@@ -39,6 +39,165 @@ pub(super) fn rows(config: &Config) -> Vec<Vec<Value>> {
             ]
         })
         .collect()
+}
+
+/// Changes a setting as `SET key = value` does. It holds until the configuration is read again.
+///
+/// A setting of `[pool]` changes for each database, too, that has no other value of its own.
+///
+/// # Errors
+/// Why it can't be done, for the administrator.
+pub(super) fn set(config: &mut Config, key: &str, value: &str) -> Result<(), String> {
+    let known = SETTINGS
+        .iter()
+        .find(|setting| setting.key.eq_ignore_ascii_case(key))
+        .ok_or("There is no such setting.")?;
+    if !known.changeable {
+        return Err("It can only be changed by a restart.".into());
+    }
+    let mut pool = Pools {
+        own: &mut config.pool,
+        databases: config
+            .databases
+            .values_mut()
+            .map(|it| &mut it.pool)
+            .collect(),
+    };
+    match known.key {
+        "admin_users" => config.console.admin_users = list(value),
+        "stats_users" => config.console.stats_users = list(value),
+        "stats_period" => config.console.stats_period = positive(value)?,
+        "log_stats" => config.console.log_stats = switch(value)?,
+        "max_client_conn" => {
+            let limit = NonZeroUsize::new(number(value)?);
+            config.listen.max_client_connections = limit.ok_or("It must be positive.")?;
+        }
+        "client_login_timeout" => config.listen.login_timeout = positive(value)?,
+        "default_pool_size" => pool.set(|it| &mut it.size, &NonZeroUsize::new(number(value)?)),
+        "min_pool_size" => pool.set(|it| &mut it.min_size, &number(value)?),
+        "reserve_pool_size" => pool.set(|it| &mut it.reserve_size, &number(value)?),
+        "reserve_pool_timeout" => pool.set(|it| &mut it.reserve_timeout, &time_limit(value)?),
+        "max_db_connections" => {
+            pool.set(
+                |it| &mut it.max_database_connections,
+                &NonZeroUsize::new(number(value)?),
+            );
+        }
+        "max_db_client_connections" => pool.set(
+            |it| &mut it.max_database_client_connections,
+            &NonZeroUsize::new(number(value)?),
+        ),
+        "max_user_connections" => {
+            pool.set(
+                |it| &mut it.max_user_connections,
+                &NonZeroUsize::new(number(value)?),
+            );
+        }
+        "max_user_client_connections" => pool.set(
+            |it| &mut it.max_user_client_connections,
+            &NonZeroUsize::new(number(value)?),
+        ),
+        "max_prepared_statements" => {
+            pool.set(|it| &mut it.max_prepared_statements, &number(value)?);
+        }
+        "pool_mode" => {
+            let mode = [
+                PoolMode::Session,
+                PoolMode::Transaction,
+                PoolMode::Statement,
+            ]
+            .into_iter()
+            .find(|known| mode(*known).eq_ignore_ascii_case(value))
+            .ok_or("It is session, transaction or statement.")?;
+            pool.set(|it| &mut it.mode, &mode);
+        }
+        "query_wait_timeout" => pool.set(|it| &mut it.checkout_timeout, &time_limit(value)?),
+        "query_wait_notify" => pool.set(|it| &mut it.query_wait_notify, &time_limit(value)?),
+        "query_timeout" => pool.set(|it| &mut it.query_timeout, &time_limit(value)?),
+        "transaction_timeout" => pool.set(|it| &mut it.transaction_timeout, &time_limit(value)?),
+        "idle_transaction_timeout" => {
+            pool.set(|it| &mut it.idle_transaction_timeout, &time_limit(value)?);
+        }
+        "client_idle_timeout" => pool.set(|it| &mut it.client_idle_timeout, &time_limit(value)?),
+        "server_idle_timeout" => pool.set(|it| &mut it.server_idle_timeout, &time_limit(value)?),
+        "server_lifetime" => pool.set(|it| &mut it.server_lifetime, &time(value)?),
+        "server_connect_timeout" => {
+            pool.set(|it| &mut it.server_connect_timeout, &positive(value)?);
+        }
+        "server_login_retry" => pool.set(|it| &mut it.server_login_retry, &time(value)?),
+        "server_check_delay" => pool.set(|it| &mut it.server_check_delay, &time(value)?),
+        "server_check_query" => pool.set(|it| &mut it.server_check_query, &query(value)),
+        "server_reset_query" => pool.set(|it| &mut it.server_reset_query, &query(value)),
+        "server_reset_query_always" => {
+            pool.set(|it| &mut it.server_reset_query_always, &switch(value)?);
+        }
+        "server_round_robin" => pool.set(|it| &mut it.server_round_robin, &switch(value)?),
+        "server_fast_close" => pool.set(|it| &mut it.server_fast_close, &switch(value)?),
+        _ => return Err("pgspan can change it by its configuration file only, if at all.".into()),
+    }
+    Ok(())
+}
+
+/// The settings of pools, at all places that have them complete.
+struct Pools<'a> {
+    own: &'a mut PoolSettings,
+    databases: Vec<&'a mut PoolSettings>,
+}
+
+impl Pools<'_> {
+    fn set<T: Clone + PartialEq>(
+        &mut self,
+        setting: impl Fn(&mut PoolSettings) -> &mut T,
+        value: &T,
+    ) {
+        let before = std::mem::replace(setting(self.own), value.clone());
+        for pool in &mut self.databases {
+            let place = setting(pool);
+            if *place == before {
+                *place = value.clone();
+            }
+        }
+    }
+}
+
+fn list(text: &str) -> Vec<Box<str>> {
+    let names = text.split(',').map(str::trim);
+    names
+        .filter(|name| !name.is_empty())
+        .map(Box::from)
+        .collect()
+}
+
+fn query(text: &str) -> Option<Box<str>> {
+    (!text.trim().is_empty()).then(|| text.into())
+}
+
+fn number(text: &str) -> Result<usize, &'static str> {
+    text.trim().parse().map_err(|_| "It is a whole number.")
+}
+
+fn switch(text: &str) -> Result<bool, &'static str> {
+    number(text).map(|number| number != 0)
+}
+
+/// Seconds, perhaps with a fraction.
+fn time(text: &str) -> Result<Duration, &'static str> {
+    let seconds = text.trim().parse().ok();
+    seconds
+        .and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or("It is a number of seconds.")
+}
+
+fn positive(text: &str) -> Result<Duration, &'static str> {
+    time(text).and_then(|time| match time.is_zero() {
+        true => Err("It must be positive."),
+        false => Ok(time),
+    })
+}
+
+/// Zero is for ever.
+fn time_limit(text: &str) -> Result<Option<Duration>, &'static str> {
+    time(text).map(|time| (!time.is_zero()).then_some(time))
 }
 
 /// Seconds, as PgBouncer writes them: with a fraction only where there is one.
@@ -172,7 +331,7 @@ const SETTINGS: &[Setting] = &[
     unset("log_connections", Some("1"), true),
     unset("log_disconnections", Some("1"), true),
     unset("log_pooler_errors", Some("1"), true),
-    unset("log_stats", Some("1"), true),
+    live("log_stats", "1", |config| flag(config.console.log_stats)),
     unset("logfile", Some(""), true),
     live("max_client_conn", "100", |config| {
         config.listen.max_client_connections.to_string()
@@ -268,7 +427,9 @@ const SETTINGS: &[Setting] = &[
     unset("server_tls_protocols", Some("secure"), true),
     unset("server_tls_sslmode", Some("prefer"), true),
     unset("so_reuseport", Some("0"), false),
-    unset("stats_period", Some("60"), true),
+    live("stats_period", "60", |config| {
+        seconds(config.console.stats_period)
+    }),
     live("stats_users", "", |config| {
         names(&config.console.stats_users)
     }),
@@ -297,6 +458,7 @@ const SETTINGS: &[Setting] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Database;
 
     #[test]
     fn every_setting_is_shown_once_in_the_order_of_the_alphabet() {
@@ -336,5 +498,61 @@ mod tests {
         );
         assert_eq!(row("verbose")[1..3], [None, None]);
         assert_eq!(row("listen_port")[3], some("no"));
+    }
+
+    #[test]
+    fn what_is_set_holds_for_databases_that_say_nothing_else() {
+        let mut config = Config::default();
+        let mut database = Database::default();
+        config
+            .databases
+            .insert("like the others".into(), database.clone());
+        database.pool.size = NonZeroUsize::new(7);
+        config.databases.insert("of its own".into(), database);
+        set(&mut config, "Default_Pool_Size", "5").unwrap();
+        let size = |name| config.databases[name].pool.size.map(NonZeroUsize::get);
+        assert_eq!(config.pool.size, NonZeroUsize::new(5));
+        assert_eq!(size("like the others"), Some(5));
+        assert_eq!(size("of its own"), Some(7));
+    }
+
+    #[test]
+    fn every_setting_that_is_set_is_shown_as_it_was_set() {
+        let settable = SETTINGS
+            .iter()
+            .filter(|setting| setting.value.is_some() && setting.changeable);
+        for setting in settable.filter(|setting| setting.key != "auth_type") {
+            let mut config = Config::default();
+            let value = match setting.key {
+                "pool_mode" => "statement",
+                "admin_users" | "stats_users" => "ann, bob",
+                key if key.ends_with("_query") => "SELECT 1",
+                _ => "1",
+            };
+            set(&mut config, setting.key, value).unwrap();
+            let shown = setting.value.map(|shown| shown(&config));
+            assert_eq!(shown.as_deref(), Some(value), "{}", setting.key);
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_set_is_told_why() {
+        let mut config = Config::default();
+        for (key, value, why) in [
+            ("nothing", "1", "There is no such setting."),
+            ("listen_port", "1", "It can only be changed by a restart."),
+            ("query_timeout", "soon", "It is a number of seconds."),
+            ("query_timeout", "-1", "It is a number of seconds."),
+            ("default_pool_size", "many", "It is a whole number."),
+            (
+                "pool_mode",
+                "none",
+                "It is session, transaction or statement.",
+            ),
+            ("max_client_conn", "0", "It must be positive."),
+        ] {
+            assert_eq!(set(&mut config, key, value), Err(why.to_owned()));
+        }
+        assert_eq!(config, Config::default());
     }
 }

@@ -169,6 +169,25 @@ impl Default for PoolSettings {
     }
 }
 
+impl PoolOverrides {
+    /// The mode, where one is written here.
+    pub fn mode(&self) -> Option<PoolMode> {
+        self.mode
+    }
+
+    /// The size, where one is written here; 0 is without limit.
+    pub fn size(&self) -> Option<usize> {
+        self.size
+            .as_ref()
+            .map(|size| size.0.map_or(0, NonZeroUsize::get))
+    }
+
+    /// The size of the reserve, where one is written here.
+    pub fn reserve_size(&self) -> Option<usize> {
+        self.reserve_size.as_ref().map(|size| size.0)
+    }
+}
+
 impl PoolSettings {
     /// The most servers that stay with one client each.
     pub fn pin_limit(&self) -> usize {

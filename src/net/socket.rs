@@ -64,6 +64,24 @@ pub enum Peer {
     Gone,
 }
 
+impl Peer {
+    /// Where it is, over TCP.
+    pub fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(address),
+            Self::Unix { .. } | Self::Gone => None,
+        }
+    }
+
+    /// Which process it is, over a unix socket.
+    pub fn process(self) -> Option<i32> {
+        match self {
+            Self::Unix { process, .. } => process,
+            Self::Tcp(_) | Self::Gone => None,
+        }
+    }
+}
+
 impl fmt::Display for Peer {
     /// As PgBouncer writes it, but without the port of a unix socket.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,6 +126,14 @@ impl Stream {
                 prepare_tcp(&SockRef::from(stream))
             }
             Self::Unix(stream) => stream.set_nonblocking(true),
+        }
+    }
+
+    /// Our own address, where it has one.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
         }
     }
 

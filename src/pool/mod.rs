@@ -185,6 +185,13 @@ impl<S, W> Pool<S, W> {
         }
     }
 
+    /// The servers that rest, the longest resting first, and whether they have to be checked before they are used.
+    pub fn resting(&self, now: Instant) -> impl Iterator<Item = (&S, bool)> {
+        self.idle
+            .iter()
+            .map(move |idle| (&idle.server, !self.limits.is_fresh(idle.since, now)))
+    }
+
     /// Since when the client in front of the queue waits.
     pub fn oldest_wait(&self) -> Option<Instant> {
         self.waiting.front().map(|waiting| waiting.since)

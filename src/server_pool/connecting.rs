@@ -104,6 +104,7 @@ impl ServerPool {
             *self.scram_keys.borrow_mut() = keys;
         }
         self.metrics.servers_opened.increase();
+        self.enlist(&server);
         self.login_failure.take();
         let terms = self.terms();
         tracing::info!(

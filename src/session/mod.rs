@@ -8,6 +8,7 @@ pub mod client_session;
 pub mod driver;
 pub mod exchange;
 pub mod greeting;
+pub mod ledger;
 pub mod local_statements;
 pub mod parameters;
 pub mod position_map;

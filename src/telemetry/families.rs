@@ -295,6 +295,8 @@ pub const PGBOUNCER_FAMILIES: &[Family] = &[
         |pool, _, samples| samples.count(pool.servers.of(ServerState::Active))),
     pool("pgbouncer_pools_server_idle_connections", "Servers that wait for work.", Kind::Gauge, &[],
         |pool, _, samples| samples.count(pool.servers.of(ServerState::Idle))),
+    pool("pgbouncer_pools_server_used_connections", "Servers that have to be checked before they are used again.", Kind::Gauge, &[],
+        |pool, _, samples| samples.number(pool.servers.of(ServerState::Used).value() as f64)),
     pool("pgbouncer_pools_server_login_connections", "Servers that are being connected or log in.", Kind::Gauge, &[],
         |pool, _, samples| samples.count(pool.servers.of(ServerState::Connecting))),
     pool("pgbouncer_pools_server_testing_connections", "Servers that are being reset or checked.", Kind::Gauge, &[],
@@ -315,7 +317,7 @@ pub const PGBOUNCER_FAMILIES: &[Family] = &[
     stats("pgbouncer_stats_totals_received_bytes_total", RECEIVED.0, RECEIVED.1),
     stats("pgbouncer_stats_sent_bytes_total", SENT.0, SENT.1),
     stats("pgbouncer_stats_totals_sent_bytes_total", SENT.0, SENT.1),
-    stats("pgbouncer_stats_totals_server_assignments_total", "Servers handed to clients.", |pool, _, samples| samples.count(&pool.checkouts)),
+    stats("pgbouncer_stats_totals_server_assignments_total", "Servers handed to clients.", |pool, _, samples| samples.count(&pool.pgbouncer.assignments)),
     stats("pgbouncer_stats_totals_client_parses_total", "Parse messages from clients.", |pool, _, samples| samples.count(&pool.client_parses)),
     stats("pgbouncer_stats_totals_server_parses_total", "Parse messages to servers.", |pool, _, samples| samples.count(&pool.server_parses)),
     stats("pgbouncer_stats_totals_binds_total", "Bind messages to servers.", |pool, _, samples| samples.count(&pool.binds)),
@@ -324,22 +326,22 @@ pub const PGBOUNCER_FAMILIES: &[Family] = &[
 type ReadPool = fn(&PoolMetrics, &Scrape<'_>, &mut Samples);
 
 const QUERIES: (&str, ReadPool) = ("Queries.", |pool, _, samples| {
-    samples.number(pool.queries_total() as f64);
+    samples.count(&pool.pgbouncer.queries);
 });
 const DURATION: (&str, ReadPool) = (
     "Time of queries, waiting and writing included.",
-    |pool, _, samples| samples.number(pool.total().sum_seconds()),
+    |pool, _, samples| samples.time(&pool.pgbouncer.query_time),
 );
 const CLIENT_WAIT: (&str, ReadPool) = (
     "Time that clients waited for a server.",
-    |pool, _, samples| samples.number(pool.queue_wait().sum_seconds()),
+    |pool, _, samples| samples.time(&pool.pgbouncer.wait_time),
 );
 const TRANSACTIONS: (&str, ReadPool) = ("Transactions.", |pool, _, samples| {
-    samples.count(&pool.transactions);
+    samples.count(&pool.pgbouncer.transactions);
 });
 const IN_TRANSACTION: (&str, ReadPool) = (
-    "Time that servers were in transactions.",
-    |pool, _, samples| samples.time(&pool.transaction_time),
+    "Time of transactions, waiting for a server included.",
+    |pool, _, samples| samples.time(&pool.pgbouncer.transaction_time),
 );
 const RECEIVED: (&str, ReadPool) = ("Bytes received from clients.", |pool, _, samples| {
     samples.count(&pool.client_received_bytes);

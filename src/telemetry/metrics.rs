@@ -2,6 +2,7 @@
 //!
 //! The series that come of it, with their names, stand in [`crate::telemetry::families`].
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -80,10 +81,31 @@ pub struct PoolMetrics {
     pub announcements: Counter,
     /// Messages with a command on `pgspan.*` in a form that is not understood.
     pub unrecognised_commands: Counter,
+    /// What PgBouncer counts in a way of its own.
+    pub pgbouncer: PgBouncerCounters,
     /// When the longest waiting client began to wait, in nanoseconds since `epoch`, plus one; 0 where none waits.
     oldest_wait: Gauge,
     epoch: Instant,
     exemplars: Mutex<Exemplars>,
+}
+
+/// What PgBouncer counts in a way of its own; see [`crate::session::ledger`].
+#[derive(Debug, Default)]
+pub struct PgBouncerCounters {
+    /// Servers given to clients for work, not for what a login asks.
+    pub assignments: Counter,
+    /// Transactions that began.
+    pub transactions: Counter,
+    /// Queries that began.
+    pub queries: Counter,
+    /// Time of transactions that ended: add with `add_time`.
+    pub transaction_time: Counter,
+    /// Time of queries that ended, their wait and a slow reader included: add with `add_time`.
+    pub query_time: Counter,
+    /// Time that clients waited for the servers that they got: add with `add_time`.
+    pub wait_time: Counter,
+    /// Clients that logged in.
+    pub logins: Counter,
 }
 
 /// For each bucket of the duration histogram the query that was seen there last and has a trace.
@@ -144,6 +166,7 @@ impl PoolMetrics {
             statement_evictions: Counter::default(),
             announcements: Counter::default(),
             unrecognised_commands: Counter::default(),
+            pgbouncer: PgBouncerCounters::default(),
             oldest_wait: Gauge::default(),
             epoch,
             exemplars: Mutex::default(),
@@ -233,10 +256,6 @@ impl PoolMetrics {
         &self.total
     }
 
-    pub(crate) fn queue_wait(&self) -> &Histogram {
-        &self.queue_wait
-    }
-
     /// The queries by context and outcome.
     pub(crate) fn queries(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
         ContextState::VALUES
@@ -259,10 +278,6 @@ impl PoolMetrics {
                 .map(|(context, counter)| (*driver, *context, counter.value()))
                 .filter(|(_, _, count)| *count > 0)
         })
-    }
-
-    pub(crate) fn queries_total(&self) -> u64 {
-        self.queries.iter().flatten().map(Counter::value).sum()
     }
 
     pub(crate) fn waits(&self) -> &By<QueueCause, Counter> {
@@ -315,12 +330,19 @@ pub struct ProcessMetrics {
     pub max_user_connections: SharedGauge,
     /// 1 while the proxy lets its clients finish and takes no others.
     pub draining: SharedGauge,
+    /// The last number that a connection got.
+    serial: AtomicU64,
     logins: By<LoginOutcome, SharedCounter>,
     /// Behind a lock, as logins end on several threads.
     login_duration: Mutex<Histogram>,
 }
 
 impl ProcessMetrics {
+    /// A number for a connection, of a client or to a server: those of all workers differ.
+    pub fn next_serial(&self) -> u64 {
+        self.serial.fetch_add(1, Relaxed) + 1
+    }
+
     /// Counts one login that has ended.
     pub fn logged_in(&self, outcome: LoginOutcome, duration: Duration) {
         self.logins.of(outcome).increase();

@@ -222,7 +222,8 @@ mod tests {
         drop(worker);
         telemetry.stop().await;
 
-        assert_eq!(pool.queries_total(), 2);
+        let counts = pool.queries().map(|(_, _, count)| count);
+        assert_eq!(counts.sum::<u64>(), 2);
         let notable = &registry.process.notable_queries;
         assert_eq!(notable.of(Reason::Slow).value(), 1);
         let text = output.text();

@@ -116,7 +116,8 @@ impl Registry {
         }
     }
 
-    fn pools_by_name(&self) -> BTreeMap<PoolName, Vec<Arc<PoolMetrics>>> {
+    /// What each pool's workers count.
+    pub fn pools_by_name(&self) -> BTreeMap<PoolName, Vec<Arc<PoolMetrics>>> {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let mut by_name: BTreeMap<PoolName, Vec<Arc<PoolMetrics>>> = BTreeMap::new();
         for ((name, _), metrics) in &pools.metrics {
@@ -249,6 +250,8 @@ pub(crate) mod tests {
         first.observe(&record(Duration::from_millis(2)));
         second.observe(&record(Duration::from_millis(200)));
         other.observe(&record(Duration::from_millis(2)));
+        first.pgbouncer.queries.add(2);
+        other.pgbouncer.queries.increase();
         first.servers.of(ServerState::Idle).set(3);
         second.servers.of(ServerState::Idle).set(4);
 
