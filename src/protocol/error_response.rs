@@ -44,6 +44,10 @@ impl SqlState {
     pub const DUPLICATE_PREPARED_STATEMENT: Self = Self(*b"42P05");
     /// 22023: a parameter has a value that it can't have.
     pub const INVALID_PARAMETER_VALUE: Self = Self(*b"22023");
+    /// 22P06: a backslash in a string that is not marked as one with escapes.
+    pub const NONSTANDARD_ESCAPE: Self = Self(*b"22P06");
+    /// 42622: a name is longer than names can be.
+    pub const NAME_TOO_LONG: Self = Self(*b"42622");
     /// 22P02: a text is none of the type that it is to be read as.
     pub const INVALID_TEXT_REPRESENTATION: Self = Self(*b"22P02");
     /// 53300: too many connections.

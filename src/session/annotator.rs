@@ -12,6 +12,7 @@ use super::trace_command::{Block, TraceCommand};
 use super::transaction_command::TransactionCommand;
 use crate::config::choices::{CommentFormat, Placement, PreparedChannel};
 use crate::protocol::backend::TransactionStatus;
+use crate::protocol::error_response::SqlState;
 use crate::sql::comment::Comment;
 use crate::sql::encoding::ClientEncoding;
 use crate::sql::lexer::{Lexer, StandardConformingStrings, TokenKind, strings_matter};
@@ -380,7 +381,17 @@ impl<'a> Walk<'a> {
             Err(error)
                 if block == Block::Failed && self.forwarded == 0 || block == Block::Outside =>
             {
-                self.plan.reply(after_statements, |out| error.encode(out));
+                // A function fails when it is run: what it returns has been told by then.
+                let told = match error.code {
+                    SqlState::UNDEFINED_OBJECT => command.describe(self.trace).ok(),
+                    _ => None,
+                };
+                self.plan.reply(after_statements, |out| {
+                    if let Some(told) = told {
+                        told.encode_row_description(out);
+                    }
+                    error.encode(out);
+                });
                 Step::Refused
             }
             // The transaction must fail where it is: the server knows the parameter as little, and says the same.

@@ -21,6 +21,8 @@ pub struct LocalStatements {
     portals: HashMap<Box<[u8]>, LocalPortal>,
     /// Whether messages since the last Sync were answered that no server knows of.
     answered: bool,
+    /// Whether one of them was an Execute.
+    executed: bool,
     /// Whether one of them was answered with an error: everything up to the next Sync is ignored.
     skips_to_sync: bool,
 }
@@ -159,6 +161,16 @@ impl LocalStatements {
         self.answered = true;
     }
 
+    /// One of them was an Execute.
+    pub fn on_executed(&mut self) {
+        self.executed = true;
+    }
+
+    /// Whether one of them was an Execute.
+    pub fn has_executed(&self) -> bool {
+        self.executed
+    }
+
     /// One was answered with an error.
     pub fn on_error(&mut self) {
         self.answered = true;
@@ -173,6 +185,7 @@ impl LocalStatements {
     /// A Sync came. Whether messages in front of it were answered that no server knows of.
     pub fn on_sync(&mut self) -> bool {
         self.skips_to_sync = false;
+        self.executed = false;
         std::mem::take(&mut self.answered)
     }
 

@@ -364,9 +364,14 @@ impl Replies<'_> {
         Ok(Disposition::Forward)
     }
 
-    fn on_notice(&self, arrived: &Arrived<'_>, out: &mut Outbound) -> Disposition {
+    fn on_notice(&mut self, arrived: &Arrived<'_>, out: &mut Outbound) -> Disposition {
         if !self.server.exchange.is_delivering() {
             return Disposition::Discard;
+        }
+        // The scanner's come before any statement runs.
+        let code = ErrorFields::new(arrived.body).sql_state();
+        if ![SqlState::NONSTANDARD_ESCAPE, SqlState::NAME_TOO_LONG].contains(&code) {
+            self.emit_local_replies(out);
         }
         self.pass_mapped(arrived, out)
     }

@@ -550,6 +550,7 @@ impl<'a> Requests<'a> {
             server.on_stray_commands(&text);
         }
         Self::reset_with(self.client, server, portal);
+        Self::on_transaction_command(self.client, server, portal);
         let mut query = QueryInFlight::new(QueryKind::Execute, text, received, sent_at);
         let effect = Self::deallocated_by(self.client, server, portal);
         query.positions = server.portal_positions(portal);
@@ -598,6 +599,8 @@ impl<'a> Requests<'a> {
         };
         server.group = None;
         server.executes = 0;
+        server.group_status = None;
+        server.has_executed = false;
         if !server.exchange.copies_in() {
             self.client.trace.on_request_sent();
         }

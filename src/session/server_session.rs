@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::choices::SessionState;
+use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::session::alteration::{Alteration, COUNT_BELONGINGS, Trace, contains_word};
 use crate::session::announcement::Announcement;
@@ -51,6 +52,10 @@ pub struct ServerSession {
     pub group: Option<(Received, Instant)>,
     /// How many Executes were sent since the last Sync.
     pub executes: u32,
+    /// What they have made of the transaction, where their texts tell.
+    pub group_status: Option<TransactionStatus>,
+    /// Whether one of them has run in the transaction that is open now.
+    pub has_executed: bool,
 }
 
 /// The unnamed statement, as far as telemetry wants to know it.
@@ -104,6 +109,8 @@ impl ServerSession {
             unknown: Vec::new(),
             group: None,
             executes: 0,
+            group_status: None,
+            has_executed: false,
         }
     }
 

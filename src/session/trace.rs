@@ -186,8 +186,10 @@ impl SessionTrace {
 
     /// The value of a field as SHOW gives it: empty where it was emptied or is invalid, `None` where it was never set.
     pub fn value(&self, field: Field) -> Option<&str> {
-        let value = self.planned.value(field, &self.startup)?;
-        Some(value.as_deref().unwrap_or_default())
+        match self.planned.value(field, &self.startup) {
+            Some(value) => Some(value.as_deref().unwrap_or_default()),
+            None => self.planned.has_named(field).then_some(""),
+        }
     }
 
     /// Sets a field, behind everything sent so far and `statements` of the message now being planned. An invalid value

@@ -14,6 +14,7 @@ mod support;
 mod generator;
 mod psql_script;
 mod replay;
+mod twin;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

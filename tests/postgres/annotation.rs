@@ -119,3 +119,14 @@ async fn the_context_ends_with_its_transaction() {
         "SELECT current_query()"
     );
 }
+
+#[test]
+fn utility_statements_are_annotated_where_the_server_counts_them_by_what_they_do() {
+    let proxy = Proxy::in_front_of(shared(), "");
+    let version = shared().psql("app", "SHOW server_version_num").unwrap();
+    let is_annotated = version.trim().parse::<u32>().unwrap() >= 160_000;
+    let does = "DO $$ BEGIN RAISE NOTICE '%', current_query(); END $$";
+    let said = psql(&traced(&proxy, ""), does);
+    assert!(said.succeeded, "{said:?}");
+    assert_eq!(said.stderr.contains(TRACE_ID), is_annotated, "{said:?}");
+}

@@ -14,6 +14,7 @@ mod logins;
 mod pooling;
 mod prepared;
 mod streaming;
+mod tags;
 mod tracing;
 
 use support::postgres::PASSWORD;

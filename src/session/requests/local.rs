@@ -23,6 +23,7 @@ use crate::session::local_statements::{
 };
 use crate::session::server_session::ServerSession;
 use crate::session::trace_command::{Block, TraceCommand};
+use crate::session::transaction_command::TransactionCommand;
 
 impl Requests<'_> {
     /// Whether a Bind may have a value that is for the proxy to read.
@@ -65,6 +66,32 @@ impl Requests<'_> {
         if command == Some(TraceCommand::ResetAll) {
             client.trace.reset_all(server.executes);
         }
+    }
+
+    /// An Execute of BEGIN, COMMIT, SAVEPOINT and the like does to the trace context what it does to the transaction.
+    pub(super) fn on_transaction_command(
+        client: &mut ClientSession,
+        server: &mut ServerSession,
+        portal: &[u8],
+    ) {
+        let text = server.portal_text(portal);
+        let around = client.surroundings(server.exchange.status());
+        let command = match text {
+            _ if text.len() > LONGEST_TRANSACTION_COMMAND => None,
+            text => TransactionCommand::recognise(text, around.strings, around.encoding),
+        };
+        let Some(command) = command else {
+            server.has_executed = true;
+            return;
+        };
+        client
+            .trace
+            .on_transaction_command(&command, server.executes);
+        let before = server.group_status;
+        let before = before.unwrap_or_else(|| client.trace.status(server.exchange.status()));
+        let after = command.status_after(before);
+        server.has_executed &= after != TransactionStatus::Idle;
+        server.group_status = Some(after);
     }
 
     /// Answers a Sync in front of which nothing was asked of a server. Whether it did.
@@ -236,6 +263,7 @@ impl Requests<'_> {
             Ok(answer) => answer,
             Err(error) => return Some(self.refuse(error, b"", out)),
         };
+        self.client.local.get_or_insert_default().on_executed();
         self.bench.tally.on_answered();
         Some(self.reply(RequestKind::Execute, Effect::None, |out| {
             for warning in &answer.warnings {
@@ -330,14 +358,26 @@ impl Requests<'_> {
 
     /// The transaction that a command runs in, and how many statements of the same pipeline are ahead of it.
     fn block(&self) -> (Block, u32) {
-        let Some(server) = self.server.as_deref() else {
-            return (Block::Outside, 0);
+        // From 18 on, a command behind another one of the same pipeline is not alone in its transaction.
+        let version = self
+            .client
+            .surroundings(TransactionStatus::Idle)
+            .server_version;
+        let local = self.client.local.as_ref();
+        let mut has_executed = local.is_some_and(|local| local.has_executed());
+        let (status, executes) = match self.server.as_deref() {
+            None => (TransactionStatus::Idle, 0),
+            Some(server) => {
+                has_executed |= server.has_executed;
+                let before = || self.client.trace.status(server.exchange.status());
+                (server.group_status.unwrap_or_else(before), server.executes)
+            }
         };
-        let executes = server.executes;
-        let block = match self.client.trace.status(server.exchange.status()) {
+        let block = match status {
             TransactionStatus::Failed if self.is_failed() => Block::Failed,
-            // One of them may be a BEGIN.
-            TransactionStatus::Idle if executes == 0 => Block::Outside,
+            TransactionStatus::Idle if !has_executed || version < PIPELINES_ARE_BLOCKS => {
+                Block::Outside
+            }
             _ => Block::Inside,
         };
         (block, executes)
@@ -498,6 +538,12 @@ fn too_many_portals() -> ErrorResponse {
 
 /// `DISCARD ALL;`, with some blanks.
 const LONGEST_RESET: usize = 32;
+
+/// From here on a pipeline is an implicit transaction block.
+const PIPELINES_ARE_BLOCKS: u32 = 180_000;
+
+/// More than `ROLLBACK TO SAVEPOINT` and a name.
+const LONGEST_TRANSACTION_COMMAND: usize = 256;
 
 const PORTAL_SUSPENDED: [u8; 5] = *b"s\0\0\0\x04";
 

@@ -73,6 +73,8 @@ pub(super) struct Layers {
     savepoints: ThinVec<(Box<[u8]>, Now)>,
     /// Whether the transaction can only be rolled back.
     failed: bool,
+    /// Fields that a command has named: PostgreSQL keeps an empty parameter for each, whatever becomes of its value.
+    named: Vec<Field>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,6 +93,11 @@ impl Layers {
     }
 
     pub(super) fn apply(&mut self, change: &Change) {
+        if let Change::Set(_, field, _) | Change::Reset(field) = change
+            && !self.has_named(*field)
+        {
+            self.named.push(*field);
+        }
         match change {
             Change::Set(Scope::Session, field, value) => {
                 self.keep_for_undo();
@@ -159,6 +166,11 @@ impl Layers {
 
     pub(super) fn is_failed(&self) -> bool {
         self.failed
+    }
+
+    /// Whether a command has named the field.
+    pub(super) fn has_named(&self, field: Field) -> bool {
+        self.named.contains(&field)
     }
 
     /// The nearest value of a field.
