@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket};
@@ -28,13 +28,14 @@ use crate::process::PidFile;
 use crate::reload::{self, Reloader, Source};
 use crate::session::tally::ANNOTATION_OUTCOMES;
 use crate::shard::clock;
-use crate::telemetry::exporter::{OtlpEndpoint, OtlpError, OtlpSettings};
+use crate::telemetry::exporter::{OtlpEndpoint, OtlpSettings};
 use crate::telemetry::log::{self, LINE_QUEUE, Lines};
 use crate::telemetry::log_output::LogOutput;
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::registry::{MetricLabels, Registry};
 use crate::telemetry::slow_query::SlowQueryPolicy;
-use crate::telemetry::{Telemetry, labels};
+use crate::telemetry::statistics::StatisticsSettings;
+use crate::telemetry::{Telemetry, TelemetryError, labels};
 use crate::worker::{Mail, Worker};
 
 /// How long spans and log lines may take to leave at the end.
@@ -79,9 +80,9 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
-    /// No exporter can be made of the settings in `[otlp]`.
-    #[error("otlp: {0}")]
-    Otlp(#[from] OtlpError),
+    /// Telemetry can't be started: no exporter can be made of the settings in `[otlp]`, for one.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// The system has no thread, or no poller.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -106,11 +107,17 @@ impl App {
         let http_address = http.as_ref().and_then(|http| http.local_addr().ok());
 
         let otlp = otlp_settings(&config.otlp);
-        let telemetry = Telemetry::start(otlp.as_ref(), lines, Arc::clone(&process))?;
+        let worker_count = worker_count(config.workers.count);
+        let telemetry = Telemetry::start(
+            otlp.as_ref(),
+            statistics_settings(&config, worker_count),
+            lines,
+            Arc::clone(&process),
+            (clock(), SystemTime::now()),
+        )?;
         reload::show(&config, &process);
 
         let allowances = Arc::new(Allowances::default());
-        let worker_count = worker_count(config.workers.count);
         let workers = (0..worker_count)
             .map(|number| {
                 let telemetry = telemetry.worker(SlowQueryPolicy::from(&config.slow_query));
@@ -168,6 +175,7 @@ impl App {
         if let Some(http) = http {
             let told = Told {
                 registry,
+                statistics: Arc::clone(telemetry.statistics()),
                 readiness: Arc::clone(&readiness),
             };
             tasks.spawn(http::serve(http, told, stop_http.clone().cancelled_owned()));
@@ -485,6 +493,16 @@ fn raise_file_limit(config: &Config) {
         ),
         Ok(_) => {}
         Err(error) => tracing::warn!("the limit on open files can't be raised: {error}"),
+    }
+}
+
+fn statistics_settings(config: &Config, workers: u8) -> StatisticsSettings {
+    StatisticsSettings {
+        statements: config.statistics.max_statements,
+        traced_queries: config.statistics.max_traced_queries,
+        slow_queries: config.statistics.max_slow_queries,
+        workers: workers.into(),
+        masked: config.slow_query.masked,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The HTTP listener: `/metrics`, `/healthz`, `/readyz`.
+//! The HTTP listener: `/metrics`, `/queries`, `/traces/<id>`, `/healthz`, `/readyz`.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,6 +18,9 @@ use tokio::sync::Semaphore;
 use crate::telemetry::exposition::Format;
 use crate::telemetry::labels::Limit;
 use crate::telemetry::registry::Registry;
+use crate::telemetry::statistics::Statistics;
+use crate::telemetry::tables;
+use crate::trace_context::TraceId;
 
 /// How many connections are served at a time; further ones wait in the backlog.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -27,6 +30,9 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection lives, and so how slowly an answer may be read. There is one request per connection.
 pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many statements `/queries` tells of, unless it is asked for another number.
+pub const DEFAULT_LIMIT: usize = 100;
 
 /// How long nothing is accepted after accepting failed, for want of descriptors usually.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -77,6 +83,8 @@ const DRAINING: u8 = 2;
 pub struct Told {
     /// For `/metrics`.
     pub registry: Arc<Registry>,
+    /// For `/queries` and `/traces/<id>`.
+    pub statistics: Arc<Statistics>,
     /// For `/readyz`.
     pub readiness: Arc<Readiness>,
 }
@@ -136,19 +144,35 @@ async fn answer(connection: TcpStream, told: Told) {
 }
 
 async fn route(request: &Request<Incoming>, told: Told) -> Response<Full<Bytes>> {
-    let known = matches!(request.uri().path(), "/metrics" | "/healthz" | "/readyz");
+    let path = request.uri().path();
+    let trace = path.strip_prefix("/traces/");
+    let known = matches!(path, "/metrics" | "/healthz" | "/readyz" | "/queries") || trace.is_some();
     if known && ![Method::GET, Method::HEAD].contains(request.method()) {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         let methods = HeaderValue::from_static("GET, HEAD");
         response.headers_mut().insert(ALLOW, methods);
         return response;
     }
-    match request.uri().path() {
+    if let Some(id) = trace {
+        let Some(id) = TraceId::parse(id.as_bytes()) else {
+            let why = "a trace id is 32 lower-case hexadecimal digits\n";
+            return plain(StatusCode::BAD_REQUEST, why);
+        };
+        return json(move || tables::trace_json(&told.statistics, id)).await;
+    }
+    match path {
         "/metrics" => {
             let accept = request.headers().get(ACCEPT);
             let format = Format::accepted(accept.and_then(|accept| accept.to_str().ok()));
             metrics(told.registry, format).await
         }
+        "/queries" => match limit(request.uri().query()) {
+            Some(limit) => json(move || tables::queries_json(&told.statistics, limit)).await,
+            None => plain(
+                StatusCode::BAD_REQUEST,
+                "expected no parameter but limit=<number>\n",
+            ),
+        },
         "/healthz" => plain(StatusCode::OK, "alive\n"),
         "/readyz" => match told.readiness.now() {
             Ready::Accepting => plain(StatusCode::OK, "accepting\n"),
@@ -166,6 +190,31 @@ async fn metrics(registry: Arc<Registry>, format: Format) -> Response<Full<Bytes
         Ok(text) => respond(StatusCode::OK, format.content_type(), text.into()),
         Err(error) => {
             tracing::error!(%error, "could not gather the metrics");
+            plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n")
+        }
+    }
+}
+
+/// How many statements `/queries` tells of; `None` where the parameters are not understood.
+fn limit(parameters: Option<&str>) -> Option<usize> {
+    match parameters {
+        None | Some("") => Some(DEFAULT_LIMIT),
+        Some(parameters) => parameters.strip_prefix("limit=")?.parse().ok(),
+    }
+}
+
+/// Off the runtime's threads, as with metrics. No cache may keep it.
+async fn json(tell: impl FnOnce() -> serde_json::Value + Send + 'static) -> Response<Full<Bytes>> {
+    let text = tokio::task::spawn_blocking(move || tell().to_string() + "\n").await;
+    match text {
+        Ok(text) => {
+            let mut response = respond(StatusCode::OK, "application/json", text.into());
+            let no_store = HeaderValue::from_static("no-store");
+            response.headers_mut().insert(CACHE_CONTROL, no_store);
+            response
+        }
+        Err(error) => {
+            tracing::error!(%error, "could not gather the queries");
             plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n")
         }
     }
@@ -202,6 +251,34 @@ mod tests {
 
     use super::*;
     use crate::telemetry::registry::tests::registry;
+    use crate::telemetry::statistics::{StatisticsKeeper, StatisticsSettings};
+
+    #[tokio::test]
+    async fn queries_and_traces_come_as_json() {
+        let server = Server::start().await;
+        let queries = server.get("/queries?limit=5", "").await;
+        assert_eq!(queries.status, "HTTP/1.1 200 OK");
+        assert_eq!(queries.content_type, "application/json");
+        assert_eq!(queries.body, "{\"queries\":[],\"statements\":0}\n");
+        assert!(queries.head.contains("cache-control: no-store"));
+
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let found = server.get(&format!("/traces/{trace}"), "").await;
+        assert_eq!(
+            found.body,
+            format!("{{\"queries\":[],\"trace_id\":\"{trace}\"}}\n")
+        );
+        for wrong in [
+            "/traces/",
+            "/traces/12",
+            "/traces/4BF9",
+            "/queries?limit=x",
+            "/queries?a=1",
+        ] {
+            let refused = server.get(wrong, "").await;
+            assert_eq!(refused.status, "HTTP/1.1 400 Bad Request", "{wrong}");
+        }
+    }
 
     #[tokio::test]
     async fn metrics_come_as_text_and_as_open_metrics() {
@@ -325,8 +402,13 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let registry = Arc::new(registry());
             let readiness = Arc::<Readiness>::default();
+            let process = Arc::clone(&registry.process);
+            let at = (now(), std::time::SystemTime::UNIX_EPOCH);
+            let keeper =
+                StatisticsKeeper::start(StatisticsSettings::default(), process, at).unwrap();
             let told = Told {
                 registry: Arc::clone(&registry),
+                statistics: Arc::clone(keeper.statistics()),
                 readiness: Arc::clone(&readiness),
             };
             let (stop, stopped) = oneshot::channel();

@@ -483,7 +483,7 @@ impl Link {
                     pool.metrics.observe_driver(driver, record.context);
                     shard
                         .telemetry()
-                        .observe(&pool.metrics, &pool.terms().identity, record)
+                        .observe(&pool.metrics, &pool.terms().identity, record, now)
                 });
             if server.session.exchange.is_releasable() {
                 self.transaction_since = None;
@@ -783,6 +783,7 @@ impl Link {
                     &self.pool.metrics,
                     &self.pool.terms().identity,
                     record,
+                    now,
                 );
             });
     }

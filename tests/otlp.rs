@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -34,10 +34,11 @@ use pgspan::telemetry::exporter::{OtlpEndpoint, OtlpSettings};
 use pgspan::telemetry::instrument::Number;
 use pgspan::telemetry::labels::SpanDrop;
 use pgspan::telemetry::log::Lines;
-use pgspan::telemetry::metrics::PoolMetrics;
+use pgspan::telemetry::metrics::{PoolMetrics, ProcessMetrics};
 use pgspan::telemetry::registry::{MetricLabels, Registry};
 use pgspan::telemetry::slow_query::{PoolIdentity, ServerAddress, SlowQueryPolicy};
-use pgspan::telemetry::{Telemetry, WorkerTelemetry};
+use pgspan::telemetry::statistics::StatisticsSettings;
+use pgspan::telemetry::{Telemetry, TelemetryError, WorkerTelemetry};
 use pgspan::trace_context::{ContextState, SpanId, TraceContext, TraceId, TraceParent};
 
 #[tokio::test]
@@ -211,8 +212,8 @@ async fn long_queries_are_spread_over_exports_that_a_collector_takes() {
     while collector.exports.try_recv().is_ok() {
         exports += 1;
     }
-    // 64 of 8 KiB each are half a MiB.
-    assert_eq!(exports, 5);
+    // 128 of 4 KiB each are half a MiB.
+    assert_eq!(exports, 3);
 }
 
 #[tokio::test]
@@ -278,20 +279,20 @@ async fn an_endpoint_or_header_that_can_not_work_is_refused_at_the_start() {
     let process = registry().process;
     let lines = Lines::start(std::io::sink(), 1, Arc::clone(&process)).unwrap();
     let refusal = |settings: &OtlpSettings| {
-        Telemetry::start(Some(settings), lines.clone(), Arc::clone(&process))
+        start(settings, lines.clone(), Arc::clone(&process))
             .unwrap_err()
             .to_string()
     };
     let mut https = settings("https://collector.example", OtlpProtocol::HttpProtobuf);
     assert_eq!(
         refusal(&https),
-        "the OTLP endpoint begins with https://, which is not supported: use a collector nearby"
+        "otlp: the OTLP endpoint begins with https://, which is not supported: use a collector nearby"
     );
     https.endpoint = OtlpEndpoint::Base("http://127.0.0.1:1".into());
     https.headers = vec![("no name".into(), "secret".into())];
     assert_eq!(
         refusal(&https),
-        "the OTLP header \"no name\" has an invalid name or value"
+        "otlp: the OTLP header \"no name\" has an invalid name or value"
     );
     assert!(!format!("{https:?}").contains("secret"));
 }
@@ -310,7 +311,7 @@ impl Proxy {
         let registry = registry();
         let process = Arc::clone(&registry.process);
         let lines = Lines::start(std::io::sink(), 1_000, Arc::clone(&process)).unwrap();
-        let telemetry = Telemetry::start(Some(settings), lines, process).unwrap();
+        let telemetry = start(settings, lines, process).unwrap();
         Self {
             worker: Some(telemetry.worker(SlowQueryPolicy::default())).into(),
             telemetry: Some(telemetry).into(),
@@ -331,7 +332,7 @@ impl Proxy {
     fn observe(&self, record: &QueryRecord<'_>) {
         let worker = self.worker.borrow();
         let worker = worker.as_ref().unwrap();
-        worker.observe(&self.pool, &self.identity, record);
+        worker.observe(&self.pool, &self.identity, record, now());
     }
 
     async fn shutdown(&self) {
@@ -480,6 +481,16 @@ fn registry() -> Registry {
 )]
 fn now() -> Instant {
     Instant::now()
+}
+
+fn start(
+    settings: &OtlpSettings,
+    lines: Lines,
+    process: Arc<ProcessMetrics>,
+) -> Result<Telemetry, TelemetryError> {
+    let statistics = StatisticsSettings::default();
+    let now = (now(), SystemTime::now());
+    Telemetry::start(Some(settings), statistics, lines, process, now)
 }
 
 /// A query of 200 ms that nobody said anything about.

@@ -14,6 +14,7 @@ use super::{
     Annotation, Auth, Console, Database, Drain, Host, Http, Listen, Log, PoolSettings, SlowQuery,
     Trace, Workers,
 };
+use super::{Share, Statistics};
 
 const fn count(number: usize) -> NonZeroUsize {
     NonZeroUsize::new(number).expect("not zero")
@@ -151,8 +152,19 @@ impl Default for SlowQuery {
             threshold: Duration::from_millis(100),
             wait_threshold: Duration::from_millis(100),
             log: true,
+            ratio: Share::default(),
             text_limit: 100,
             masked: true,
+        }
+    }
+}
+
+impl Default for Statistics {
+    fn default() -> Self {
+        Self {
+            max_statements: 1_000,
+            max_traced_queries: 100_000,
+            max_slow_queries: 200,
         }
     }
 }

@@ -13,7 +13,7 @@ use super::pool::PoolOverrides;
 use super::tls::{ListenTlsTable, ServerTlsTable};
 use super::units::{
     Addresses, Backlog, Count, Iterations, Mode, Number, OptionalAddress, Port, PositiveTime,
-    SecretText, Size, Time, TimeLimit, Workers,
+    SecretText, Size, Time, TimeLimit, Workers, WrittenShare,
 };
 
 /// The whole file.
@@ -33,6 +33,7 @@ pub(super) struct ConfigFile {
     pub(super) trace: TraceTable,
     pub(super) annotation: AnnotationTable,
     pub(super) slow_query: SlowQueryTable,
+    pub(super) statistics: StatisticsTable,
     pub(super) otlp: OtlpTable,
     pub(super) log: LogTable,
     pub(super) drain: DrainTable,
@@ -155,8 +156,17 @@ pub(super) struct SlowQueryTable {
     pub(super) threshold: Option<Time>,
     pub(super) wait_threshold: Option<Time>,
     pub(super) log: Option<bool>,
+    pub(super) ratio: Option<WrittenShare>,
     pub(super) text_limit: Option<Number>,
     pub(super) masked: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct StatisticsTable {
+    pub(super) max_statements: Option<Number>,
+    pub(super) max_traced_queries: Option<Number>,
+    pub(super) max_slow_queries: Option<Number>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -75,6 +75,8 @@ pub struct Config {
     pub annotation: Annotation,
     /// Which queries are worth a span and a line in the log.
     pub slow_query: SlowQuery,
+    /// What is remembered of queries.
+    pub statistics: Statistics,
     /// Where spans go.
     pub otlp: Otlp,
     /// How the log looks.
@@ -323,10 +325,43 @@ pub struct SlowQuery {
     pub wait_threshold: Duration,
     /// Whether there is a line in the log.
     pub log: bool,
+    /// The share of the traces whose other queries become spans too.
+    pub ratio: Share,
     /// How much of a query the log shows, in characters.
     pub text_limit: usize,
     /// Whether literals are left out of what is shown of a query, in the log and in spans.
     pub masked: bool,
+}
+
+/// `[statistics]`: what is remembered of queries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statistics {
+    /// The most statements (by database, user and fingerprint) with figures; 0: none have.
+    pub max_statements: usize,
+    /// The most queries that can be looked up by their trace; 0: none can.
+    pub max_traced_queries: usize,
+    /// The most slow queries that can be shown; 0: none can.
+    pub max_slow_queries: usize,
+}
+
+/// A share from none to all, in millionths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    millionths: u32,
+}
+
+impl Share {
+    /// A number from 0 to 1; `None` for others.
+    pub fn new(share: f64) -> Option<Self> {
+        (0.0..=1.0).contains(&share).then(|| Self {
+            millionths: (share * 1e6).round() as u32,
+        })
+    }
+
+    /// From 0 to 1.
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.millionths) / 1e6
+    }
 }
 
 /// `[log]`: how the log looks.

@@ -5,7 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::Statistics;
 use super::defaults::DEFAULT_PORT;
+use super::file::StatisticsTable;
 use super::file::{
     AnnotationTable, AuthTable, ConfigFile, DatabaseTable, ListenTable, LogTable, PeerTable,
     SlowQueryTable, TraceTable, UserTable,
@@ -14,7 +16,7 @@ use super::findings::Findings;
 use super::pool::PoolSettings;
 use super::secret::Secret;
 use super::tls::{Secrecy, ServerTlsTable, TextFile, Tls, TlsMode};
-use super::units::SecretText;
+use super::units::{Number, SecretText};
 use super::userlist::parse_userlist;
 use super::{
     Annotation, Auth, Config, Console, Database, Drain, HbaFile, Host, Http, Listen, Log, Otlp,
@@ -92,6 +94,7 @@ impl Config {
             trace: resolve_trace(file.trace, default.trace),
             annotation: resolve_annotation(file.annotation, default.annotation),
             slow_query: resolve_slow_query(file.slow_query, default.slow_query),
+            statistics: resolve_statistics(&file.statistics, default.statistics),
             otlp: Otlp::resolve(file.otlp, surroundings, findings),
             log: resolve_log(file.log, default.log, surroundings.folder),
             process: Process {
@@ -376,8 +379,18 @@ fn resolve_slow_query(table: SlowQueryTable, default: SlowQuery) -> SlowQuery {
             .wait_threshold
             .map_or(default.wait_threshold, |it| it.0),
         log: table.log.unwrap_or(default.log),
+        ratio: table.ratio.map_or(default.ratio, |it| it.0),
         text_limit: table.text_limit.map_or(default.text_limit, |it| it.0),
         masked: table.masked.unwrap_or(default.masked),
+    }
+}
+
+fn resolve_statistics(table: &StatisticsTable, default: Statistics) -> Statistics {
+    let limit = |written: &Option<Number>, default| written.as_ref().map_or(default, |it| it.0);
+    Statistics {
+        max_statements: limit(&table.max_statements, default.max_statements),
+        max_traced_queries: limit(&table.max_traced_queries, default.max_traced_queries),
+        max_slow_queries: limit(&table.max_slow_queries, default.max_slow_queries),
     }
 }
 

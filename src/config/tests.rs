@@ -20,6 +20,7 @@ const TABLES: [&str; 19] = [
     "trace",
     "annotation",
     "slow_query",
+    "statistics",
     "otlp",
     "log",
     "drain",

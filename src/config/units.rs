@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
 
+use super::Share;
 use super::choices::WorkerCount;
 use super::secret::Secret;
 
@@ -133,6 +134,34 @@ written!(
     text: Some(|text| (text == "auto").then_some(WorkerCount::Auto)),
     number: Some(|number| usize::try_from(number).ok().and_then(NonZeroUsize::new).map(WorkerCount::Fixed))
 );
+
+/// A number from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WrittenShare(pub(super) Share);
+
+impl<'de> Deserialize<'de> for WrittenShare {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl Visitor<'_> for Read {
+            type Value = WrittenShare;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number from 0 to 1 such as 0.01")
+            }
+
+            fn visit_f64<E: Error>(self, share: f64) -> Result<WrittenShare, E> {
+                let unexpected = Unexpected::Float(share);
+                let share = Share::new(share).ok_or_else(|| E::invalid_value(unexpected, &self))?;
+                Ok(WrittenShare(share))
+            }
+
+            fn visit_i64<E: Error>(self, share: i64) -> Result<WrittenShare, E> {
+                self.visit_f64(share as f64)
+            }
+        }
+        deserializer.deserialize_any(Read)
+    }
+}
 
 written!(
     /// Text that no error shows.

@@ -16,7 +16,9 @@ use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::session::local_statements::LocalStatement;
 use crate::session::parameters::ParameterSet;
 use crate::session::position_map::PositionMap;
-use crate::session::query_record::{Outcome, Phases, QueryKind, QueryRecord, QueueCause};
+use crate::session::query_record::{
+    Outcome, Phases, QueryKind, QueryRecord, QueueCause, TEXT_LIMIT,
+};
 use crate::session::statements::Statement;
 use crate::trace_context::{ContextState, TraceContext};
 
@@ -239,7 +241,7 @@ impl Exchange {
     pub const MAX_OUTSTANDING: usize = 8192;
 
     /// How much of a query's text is kept for telemetry, in bytes.
-    pub const TEXT_LIMIT: usize = 4096;
+    pub const TEXT_LIMIT: usize = TEXT_LIMIT;
 
     /// How much is kept of all texts; those that come when it is full are left out.
     const TEXTS_LIMIT: usize = 1 << 20;

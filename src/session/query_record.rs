@@ -6,10 +6,13 @@ use std::time::Duration;
 use crate::protocol::error_response::SqlState;
 use crate::trace_context::{ContextState, TraceContext};
 
+/// How much of a query's text is kept for telemetry, in bytes.
+pub const TEXT_LIMIT: usize = 4096;
+
 /// One answered query. Borrowed from the exchange: whoever wants to keep it copies what is needed.
 #[derive(Debug)]
 pub struct QueryRecord<'a> {
-    /// The client's text, before annotation; cut at the exchange's text limit. Holds literals: mask before it leaves the process.
+    /// The client's text, before annotation; cut at [`TEXT_LIMIT`]. Holds literals: mask before it leaves the process.
     pub sql: &'a [u8],
     /// How the query came.
     pub kind: QueryKind,

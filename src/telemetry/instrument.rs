@@ -32,6 +32,11 @@ impl Counter {
             .store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
     }
 
+    /// Back to zero. Nobody else may write meanwhile.
+    pub fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
+
     /// Adds a time, in nanoseconds.
     #[inline]
     pub fn add_time(&self, time: Duration) {

@@ -313,6 +313,16 @@ label! {
 }
 
 label! {
+    /// Why no statement counted a query.
+    Uncounted {
+        /// The queue to whoever reads texts was full.
+        QueueFull = "queue_full",
+        /// There were too many new texts in this second.
+        RateLimited = "rate_limited",
+    }
+}
+
+label! {
     /// Why no collector got a span.
     SpanDrop {
         /// The queue was full.

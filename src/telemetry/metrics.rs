@@ -14,14 +14,19 @@ use crate::telemetry::instrument::{
 };
 use crate::telemetry::labels::{
     Blame, CancelOutcome, ConnectFailure, Limit, LineDrop, LogLevel, LoginOutcome, OutcomeKind,
-    Rejection, ServerClose, ServerState, SpanDrop,
+    Rejection, ServerClose, ServerState, SpanDrop, Uncounted,
 };
+use crate::telemetry::registry::PoolName;
 use crate::telemetry::slow_query::Reason;
 use crate::trace_context::{ContextState, SpanId, TraceId};
 
 /// What one worker counts for one (database, user) pool. **Only that worker's thread writes**; the scrape reads.
 #[derive(Debug)]
 pub struct PoolMetrics {
+    /// Its number, which no other one has.
+    pub number: u32,
+    /// Whose they are.
+    pub name: PoolName,
     queue_wait: Histogram,
     server_first_byte: Histogram,
     server_last_byte: Histogram,
@@ -130,8 +135,15 @@ const OUTCOMES: usize = 3;
 
 impl PoolMetrics {
     /// All zero, for `annotation_reasons` different reasons. `epoch` is a time before any wait.
-    pub(crate) fn new(annotation_reasons: usize, epoch: Instant) -> Self {
+    pub(crate) fn new(
+        number: u32,
+        name: PoolName,
+        annotation_reasons: usize,
+        epoch: Instant,
+    ) -> Self {
         Self {
+            number,
+            name,
             queue_wait: Histogram::default(),
             server_first_byte: Histogram::default(),
             server_last_byte: Histogram::default(),
@@ -280,6 +292,13 @@ impl PoolMetrics {
         })
     }
 
+    /// The queries by context alone.
+    pub(crate) fn queries_by_context(&self) -> [u64; CONTEXTS] {
+        self.queries
+            .each_ref()
+            .map(|outcomes| outcomes.iter().map(Counter::value).sum())
+    }
+
     pub(crate) fn waits(&self) -> &By<QueueCause, Counter> {
         &self.waits
     }
@@ -320,6 +339,14 @@ pub struct ProcessMetrics {
     pub span_queue_length: SharedGauge,
     /// How many may wait.
     pub span_queue_capacity: SharedGauge,
+    /// Statements that have statistics.
+    pub query_statements: SharedGauge,
+    /// Statements that lost theirs to others with more time.
+    pub query_statements_evicted: SharedCounter,
+    /// The queries that those had counted.
+    pub evicted_queries: SharedCounter,
+    /// Queries that no statement counted, by why.
+    pub uncounted_queries: By<Uncounted, SharedCounter>,
     /// Databases of the configuration.
     pub configured_databases: SharedGauge,
     /// Users of the configuration.

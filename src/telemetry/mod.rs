@@ -3,8 +3,9 @@
 //! Workers call [`WorkerTelemetry::observe`] for each answered query. It counts into histograms, and only a notable query
 //! is copied and put into two bounded queues, never waiting for room; tasks behind them write its line and its spans.
 
+use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
@@ -17,6 +18,9 @@ use crate::telemetry::slow_query::{
     NotableQuery, PoolIdentity, RandomIds, Reason, SlowQueryPolicy,
 };
 use crate::telemetry::slow_query_log::LOG_QUEUE;
+use crate::telemetry::statistics::{
+    Statistics, StatisticsKeeper, StatisticsSettings, WorkerStatistics,
+};
 
 pub mod exporter;
 pub mod exposition;
@@ -32,6 +36,8 @@ pub mod registry;
 pub mod slow_query;
 pub mod slow_query_log;
 pub mod span;
+pub mod statistics;
+pub mod tables;
 
 /// The tasks that write lines and export spans. Owned by the application; workers get handles.
 #[derive(Debug)]
@@ -39,6 +45,7 @@ pub struct Telemetry {
     log: mpsc::Sender<Arc<NotableQuery>>,
     log_task: tokio::task::JoinHandle<()>,
     exporter: Option<SpanExporter>,
+    statistics: StatisticsKeeper,
     process: Arc<ProcessMetrics>,
 }
 
@@ -48,30 +55,56 @@ pub struct WorkerTelemetry {
     policy: SlowQueryPolicy,
     log: mpsc::Sender<Arc<NotableQuery>>,
     spans: Option<SpanQueue>,
+    statistics: WorkerStatistics,
     process: Arc<ProcessMetrics>,
 }
 
+/// Why telemetry could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The settings for spans make no exporter.
+    #[error("otlp: {0}")]
+    Otlp(#[from] OtlpError),
+    /// The system has no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
 impl Telemetry {
-    /// Starts the tasks on the runtime that this is called on. Without `otlp` no span leaves.
+    /// Starts the tasks on the runtime that this is called on. Without `otlp` no span leaves. `now` is the time of both clocks.
     ///
     /// # Errors
-    /// The settings for spans make no exporter.
+    /// The settings for spans make no exporter, or the system has no thread.
     pub fn start(
         otlp: Option<&OtlpSettings>,
+        statistics: StatisticsSettings,
         lines: Lines,
         process: Arc<ProcessMetrics>,
-    ) -> Result<Self, OtlpError> {
+        now: (Instant, SystemTime),
+    ) -> Result<Self, TelemetryError> {
+        let statistics = StatisticsKeeper::start(statistics, Arc::clone(&process), now)?;
         let exporter = otlp
             .map(|settings| SpanExporter::start(settings, Arc::clone(&process)))
             .transpose()?;
         let (log, queries) = mpsc::channel(LOG_QUEUE);
-        let log_task = tokio::spawn(slow_query_log::run(queries, lines, Arc::clone(&process)));
+        let log_task = tokio::spawn(slow_query_log::run(
+            queries,
+            lines,
+            Arc::clone(statistics.statistics()),
+            Arc::clone(&process),
+        ));
         Ok(Self {
             log,
             log_task,
             exporter,
+            statistics,
             process,
         })
+    }
+
+    /// What is remembered of queries, for those who want to know.
+    pub fn statistics(&self) -> &Arc<Statistics> {
+        self.statistics.statistics()
     }
 
     /// A handle for a worker.
@@ -80,6 +113,7 @@ impl Telemetry {
             policy,
             log: self.log.clone(),
             spans: self.exporter.as_ref().map(SpanExporter::queue),
+            statistics: self.statistics.worker(),
             process: Arc::clone(&self.process),
         }
     }
@@ -115,11 +149,19 @@ impl WorkerTelemetry {
         pool: &PoolMetrics,
         identity: &Arc<PoolIdentity>,
         record: &QueryRecord<'_>,
+        now: Instant,
     ) {
         pool.observe(record);
-        if let Some(reason) = self.policy.is_notable(record) {
-            self.keep(pool, identity, record, reason);
-        }
+        let kept = self
+            .policy
+            .is_notable(record)
+            .and_then(|reason| self.keep(pool, identity, record, reason));
+        let own = |query: Arc<NotableQuery>| (query.trace_id, Some(query.span_id));
+        let trace = kept.map(own).or_else(|| {
+            let parent = record.trace?.parent?;
+            Some((parent.trace_id, None))
+        });
+        self.statistics.observe(pool, record, trace, now);
     }
 
     #[cold]
@@ -129,7 +171,7 @@ impl WorkerTelemetry {
         identity: &Arc<PoolIdentity>,
         record: &QueryRecord<'_>,
         reason: Reason,
-    ) {
+    ) -> Option<Arc<NotableQuery>> {
         self.process.notable_queries.of(reason).increase();
         let is_exported = NotableQuery::is_exported(record);
         // Room first: nothing is copied for full queues.
@@ -151,20 +193,19 @@ impl WorkerTelemetry {
                 at: ended,
             });
         }
-        let Some(query) = query else {
-            return;
-        };
+        let query = query?;
         if let Some(room) = spans {
             room.send(Arc::clone(&query));
         }
         if let Some(room) = line {
-            room.send(query);
+            room.send(Arc::clone(&query));
         }
+        Some(query)
     }
 
     /// Room for a line, where there is to be one. A full queue is counted.
     fn line_room(&self, reason: Reason) -> Option<mpsc::Permit<'_, Arc<NotableQuery>>> {
-        if !self.policy.log || !reason.is_logged() {
+        if !reason.is_logged() {
             return None;
         }
         let room = self.log.try_reserve().ok();
@@ -207,7 +248,8 @@ mod tests {
     use super::*;
     use crate::telemetry::instrument::Number;
     use crate::telemetry::log::tests::Output;
-    use crate::telemetry::registry::tests::{record, registry};
+    use crate::telemetry::registry::tests::{now, record, registry};
+    use crate::telemetry::slow_query::Telling;
     use crate::telemetry::slow_query::tests::{identity, milliseconds, provided};
 
     #[tokio::test]
@@ -217,8 +259,8 @@ mod tests {
         let pool = registry.register_pool(0, "app", "ann");
         let telemetry = start(&registry, output.clone());
         let worker = telemetry.0.worker(SlowQueryPolicy::default());
-        worker.observe(&pool, &identity(), &record(milliseconds(1)));
-        worker.observe(&pool, &identity(), &record(milliseconds(200)));
+        worker.observe(&pool, &identity(), &record(milliseconds(1)), now());
+        worker.observe(&pool, &identity(), &record(milliseconds(200)), now());
         drop(worker);
         telemetry.stop().await;
 
@@ -237,11 +279,11 @@ mod tests {
     async fn a_full_queue_costs_lines_and_is_counted() {
         let registry = registry();
         let pool = registry.register_pool(0, "app", "ann");
-        let telemetry = start(&registry, std::io::sink());
+        let telemetry = start(&registry, io::sink());
         let worker = telemetry.0.worker(SlowQueryPolicy::default());
         // The task does not run before this one waits.
         for _ in 0..LOG_QUEUE + 3 {
-            worker.observe(&pool, &identity(), &record(milliseconds(200)));
+            worker.observe(&pool, &identity(), &record(milliseconds(200)), now());
         }
         let dropped = &registry.process.slow_query_lines_dropped;
         assert_eq!(dropped.of(LineDrop::QueueFull).value(), 3);
@@ -254,15 +296,18 @@ mod tests {
         let pool = registry.register_pool(0, "app", "ann");
         let telemetry = start(&registry, output.clone());
         let worker = telemetry.0.worker(SlowQueryPolicy {
-            log: false,
+            telling: Telling {
+                is_logged: false,
+                ..SlowQueryPolicy::default().telling
+            },
             ..SlowQueryPolicy::default()
         });
         let trace = provided(0x10, true);
         let mut slow = record(milliseconds(200));
-        worker.observe(&pool, &identity(), &slow);
+        worker.observe(&pool, &identity(), &slow, now());
         assert_eq!(pool.exemplars().iter().flatten().count(), 0);
         slow.trace = Some(&trace);
-        worker.observe(&pool, &identity(), &slow);
+        worker.observe(&pool, &identity(), &slow, now());
         drop(worker);
         telemetry.stop().await;
 
@@ -282,13 +327,17 @@ mod tests {
         }
     }
 
-    fn start(
-        registry: &registry::Registry,
-        output: impl std::io::Write + Send + 'static,
-    ) -> Started {
+    fn start(registry: &registry::Registry, output: impl io::Write + Send + 'static) -> Started {
         let process = &registry.process;
         let lines = Lines::start(output, LOG_QUEUE, Arc::clone(process)).unwrap();
-        let telemetry = Telemetry::start(None, lines.clone(), Arc::clone(process)).unwrap();
+        let telemetry = Telemetry::start(
+            None,
+            StatisticsSettings::default(),
+            lines.clone(),
+            Arc::clone(process),
+            (now(), SystemTime::now()),
+        )
+        .unwrap();
         Started(telemetry, lines)
     }
 }

@@ -67,7 +67,7 @@ fn encoding_of(sql: &[u8]) -> Option<ClientEncoding> {
 }
 
 /// A text of at most `limit` characters; the last is an ellipsis where something was cut off.
-fn cut(text: &str, limit: usize) -> String {
+pub(crate) fn cut(text: &str, limit: usize) -> String {
     if text.char_indices().nth(limit).is_none() {
         return text.to_owned();
     }

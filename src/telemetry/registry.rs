@@ -82,12 +82,14 @@ impl Registry {
                 name = (OTHER.into(), OTHER.into());
             }
         }
-        let metrics = pools.metrics.entry((name, worker)).or_insert_with(|| {
-            Arc::new(PoolMetrics::new(
-                self.labels.annotation_reasons.len(),
-                self.epoch,
-            ))
-        });
+        let number = u32::try_from(pools.metrics.len()).unwrap_or(u32::MAX);
+        let metrics = pools
+            .metrics
+            .entry((name.clone(), worker))
+            .or_insert_with(|| {
+                let reasons = self.labels.annotation_reasons.len();
+                Arc::new(PoolMetrics::new(number, name, reasons, self.epoch))
+            });
         Arc::clone(metrics)
     }
 
@@ -114,6 +116,21 @@ impl Registry {
                 .map(|(name, workers)| (name.clone(), latest_exemplars(workers)))
                 .collect(),
         }
+    }
+
+    /// How many queries there were by context (in the order of its label's values), by database and user.
+    pub fn contexts(&self) -> Vec<(PoolName, [u64; 4])> {
+        (self.pools_by_name().into_iter())
+            .map(|(name, workers)| {
+                let mut counts = [0; 4];
+                for worker in workers {
+                    for (count, more) in counts.iter_mut().zip(worker.queries_by_context()) {
+                        *count += more;
+                    }
+                }
+                (name, counts)
+            })
+            .collect()
     }
 
     /// What each pool's workers count.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::config;
 use crate::protocol::error_response::SqlState;
-use crate::session::query_record::{Outcome, Phases, QueryKind, QueryRecord};
+use crate::session::query_record::{Outcome, Phases, QueryKind, QueryRecord, TEXT_LIMIT};
 use crate::telemetry::instrument::label;
 use crate::trace_context::{ContextState, SpanId, TraceContext, TraceId};
 
@@ -20,15 +20,15 @@ pub struct SlowQueryPolicy {
     /// The share of the traces whose other queries get spans too, 0 to 1. All queries of one trace are in or out,
     /// as OpenTelemetry's TraceIdRatioBased sampler decides; a query without a trace is out.
     pub ratio: f64,
-    /// Whether lines are logged.
-    pub log: bool,
-    /// How much of a query's text may be told.
+    /// How much of a query may be told, and where.
     pub telling: Telling,
 }
 
-/// How much of a query's text may be told.
+/// How much of a query may be told, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Telling {
+    /// Whether it gets a line in the log.
+    pub is_logged: bool,
     /// Whether literals are left out of lines and spans.
     pub masked: bool,
     /// How many characters of a query a line has; a span has all that is kept.
@@ -40,9 +40,9 @@ impl From<&config::SlowQuery> for SlowQueryPolicy {
         Self {
             threshold: config.threshold,
             wait_threshold: config.wait_threshold,
-            ratio: 0.0,
-            log: config.log,
+            ratio: config.ratio.as_f64(),
             telling: Telling {
+                is_logged: config.log,
                 masked: config.masked,
                 line_limit: config.text_limit,
             },
@@ -56,8 +56,8 @@ impl Default for SlowQueryPolicy {
             threshold: Duration::from_millis(100),
             wait_threshold: Duration::from_millis(100),
             ratio: 0.0,
-            log: true,
             telling: Telling {
+                is_logged: true,
                 masked: true,
                 line_limit: 100,
             },
@@ -178,7 +178,7 @@ pub struct NotableQuery {
 }
 
 /// How many bytes of a query's text are kept for its line and its span.
-pub const MAX_KEPT_TEXT: usize = 8 * 1024;
+pub const MAX_KEPT_TEXT: usize = TEXT_LIMIT;
 
 /// 24 random bytes, for the ids of a span and of a trace that begins with it.
 pub type RandomIds = [u8; 24];

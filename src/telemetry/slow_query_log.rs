@@ -12,8 +12,9 @@ use crate::session::query_record::Outcome;
 use crate::telemetry::labels::{LineDrop, OutcomeKind, label_of};
 use crate::telemetry::log::{Lines, rfc3339};
 use crate::telemetry::metrics::ProcessMetrics;
-use crate::telemetry::query_text::QueryText;
-use crate::telemetry::slow_query::{NotableQuery, kind_name};
+use crate::telemetry::query_text::{QueryText, cut};
+use crate::telemetry::slow_query::{MAX_KEPT_TEXT, NotableQuery, kind_name};
+use crate::telemetry::statistics::{SlowQuery, Statistics};
 
 /// How many notable queries may wait for their line.
 pub const LOG_QUEUE: usize = 1_000;
@@ -27,6 +28,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 pub(crate) async fn run(
     mut queries: mpsc::Receiver<Arc<NotableQuery>>,
     lines: Lines,
+    statistics: Arc<Statistics>,
     process: Arc<ProcessMetrics>,
 ) {
     let mut budget = Budget::new(Instant::now());
@@ -51,7 +53,11 @@ pub(crate) async fn run(
             write_left_out(&lines, budget.begin(now));
         }
         if budget.admits() {
-            lines.write(line(&query));
+            let text = QueryText::of(&query.sql, query.telling.masked, MAX_KEPT_TEXT);
+            if query.telling.is_logged {
+                lines.write(line(&query, &text));
+            }
+            statistics.keep_slow(SlowQuery { query, text });
         } else {
             let dropped = &process.slow_query_lines_dropped;
             dropped.of(LineDrop::RateLimited).increase();
@@ -103,8 +109,8 @@ fn write_left_out(lines: &Lines, count: u64) {
 }
 
 /// The line of one query, its newline included.
-fn line(query: &NotableQuery) -> Vec<u8> {
-    let text = QueryText::of(&query.sql, query.telling.masked, query.telling.line_limit);
+fn line(query: &NotableQuery, text: &QueryText) -> Vec<u8> {
+    let shown = (text.text.as_deref()).map(|text| cut(text, query.telling.line_limit));
     let phases = &query.phases;
     let trace = query.trace.as_deref();
     let sqlstate = match &query.outcome {
@@ -129,7 +135,7 @@ fn line(query: &NotableQuery) -> Vec<u8> {
         server_last_byte_ms: milliseconds(phases.last_byte),
         client_drain_ms: milliseconds(phases.client_drain),
         fingerprint: text.fingerprint.map(|fingerprint| fingerprint.to_string()),
-        query: text.text.as_deref(),
+        query: shown.as_deref(),
         kind: kind_name(query.kind),
         outcome: OutcomeKind::from(query.outcome).as_str(),
         sqlstate,
@@ -196,8 +202,9 @@ mod tests {
     use crate::session::query_record::QueueCause;
     use crate::telemetry::instrument::Number;
     use crate::telemetry::log::tests::Output;
-    use crate::telemetry::registry::tests::record;
+    use crate::telemetry::registry::{self, tests::record};
     use crate::telemetry::slow_query::tests::{notable, provided};
+    use crate::telemetry::statistics::{StatisticsKeeper, StatisticsSettings};
 
     #[test]
     fn a_slow_query_is_one_line_with_these_names() {
@@ -209,7 +216,7 @@ mod tests {
         let mut kept = notable(&slow);
         kept.telling.masked = false;
         kept.telling.line_limit = 6;
-        let line = String::from_utf8(line(&kept)).unwrap();
+        let line = String::from_utf8(line_of(&kept)).unwrap();
         assert_eq!(
             line,
             concat!(
@@ -230,7 +237,7 @@ mod tests {
     fn a_failed_query_tells_its_sqlstate() {
         let mut failed = record(Duration::from_millis(1));
         failed.outcome = Outcome::Failed(SqlState::SYNTAX_ERROR);
-        let line: serde_json::Value = serde_json::from_slice(&line(&notable(&failed))).unwrap();
+        let line: serde_json::Value = serde_json::from_slice(&line_of(&notable(&failed))).unwrap();
         assert_eq!(line["reason"], "failed");
         assert_eq!(line["outcome"], "failed");
         assert_eq!(line["sqlstate"], "42601");
@@ -247,7 +254,21 @@ mod tests {
             sender.try_send(Arc::clone(&query)).unwrap();
         }
         drop(sender);
-        run(receiver, lines.clone(), Arc::clone(&process)).await;
+        let now = (registry::tests::now(), SystemTime::now());
+        let settings = StatisticsSettings {
+            slow_queries: 7,
+            ..StatisticsSettings::default()
+        };
+        let keeper = StatisticsKeeper::start(settings, Arc::clone(&process), now).unwrap();
+        let statistics = keeper.statistics();
+        run(
+            receiver,
+            lines.clone(),
+            Arc::clone(statistics),
+            Arc::clone(&process),
+        )
+        .await;
+        assert_eq!(statistics.slow().len(), 7);
         assert!(lines.flush(Duration::from_secs(10)));
 
         let text = output.text();
@@ -257,6 +278,11 @@ mod tests {
         let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         assert_eq!(last["event"], "slow_query_left_out");
         assert_eq!(last["count"], 20);
+    }
+
+    fn line_of(query: &NotableQuery) -> Vec<u8> {
+        let text = QueryText::of(&query.sql, query.telling.masked, MAX_KEPT_TEXT);
+        line(query, &text)
     }
 
     #[test]
