@@ -24,7 +24,7 @@ fn written_values_replace_the_defaults() {
         workers.count = "auto"
         trace = { on_missing = "generate", allowed_tags = ["tenant"] }
         annotation.max_query_bytes = "64KiB"
-        slow_query = { threshold = "0", text_limit = 0 }
+        slow_query = { threshold = "0", text_limit = 0, ratio = 0.25 }
         drain.timeout = "0"
         "#,
     );
@@ -42,6 +42,7 @@ fn written_values_replace_the_defaults() {
     assert_eq!(config.annotation.max_query_bytes.get(), 65_536);
     assert_eq!(config.slow_query.threshold, Duration::ZERO);
     assert_eq!(config.slow_query.text_limit, 0);
+    assert_eq!(config.slow_query.ratio.as_f64(), 0.25);
     assert_eq!(config.drain.timeout, None);
 }
 

@@ -185,7 +185,10 @@ impl<'de> de::Deserializer<'de> for ValueReader<'_, '_> {
                     Err(_) => Err(de::Error::custom("this number is too large")),
                 }
             }
-            DeValue::Float(_) => Err(de::Error::invalid_type(Unexpected::Float(0.0), &visitor)),
+            DeValue::Float(number) => match number.as_str().parse() {
+                Ok(number) => visitor.visit_f64(number),
+                Err(_) => Err(de::Error::invalid_type(Unexpected::Float(0.0), &visitor)),
+            },
             DeValue::Boolean(value) => visitor.visit_bool(*value),
             DeValue::Datetime(_) => {
                 Err(de::Error::invalid_type(Unexpected::Other("date"), &visitor))

@@ -3,7 +3,7 @@ use super::*;
 const REFERENCE: &str = include_str!("../../config.toml");
 
 /// Every table, as a path that an unknown key can be planted under.
-const TABLES: [&str; 19] = [
+const TABLES: [&str; 20] = [
     "listen",
     "listen.tls",
     "server_tls",
