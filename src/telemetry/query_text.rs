@@ -12,7 +12,8 @@ pub struct QueryText {
     pub text: Option<String>,
     /// In a few words: `SELECT orders`.
     pub summary: Option<String>,
-    /// The same for all queries that differ in their literals only. `None` for a text that was cut: it would be another one.
+    /// The same for all queries that differ in their literals only; of a text that was cut, as far as it goes. `None` where it
+    /// can't be told what is a literal.
     pub fingerprint: Option<Fingerprint>,
 }
 
@@ -41,8 +42,10 @@ impl QueryText {
             text,
             summary: agreed(sql, |strings| summary(sql, strings, encoding))
                 .filter(|summary| !summary.is_empty()),
-            fingerprint: agreed(sql, |strings| Fingerprint::of(sql, strings, encoding))
-                .filter(|_| is_whole),
+            fingerprint: agreed(sql, |strings| match is_whole {
+                true => Fingerprint::of(sql, strings, encoding),
+                false => Fingerprint::of_cut(sql, strings, encoding),
+            }),
         }
     }
 }

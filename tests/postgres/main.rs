@@ -10,6 +10,7 @@ mod announcements;
 mod cancel;
 mod drain;
 mod extended;
+mod fingerprints;
 mod logins;
 mod pooling;
 mod prepared;

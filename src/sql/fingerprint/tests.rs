@@ -7,31 +7,24 @@ fn queries_that_differ_in_constants_alone_have_one_fingerprint() {
     for (one, other) in [
         (
             "SELECT * FROM t WHERE a = 1",
-            "select *\n from T where A=$1 -- x",
+            "select *\n from T where A=-77 -- x",
         ),
         (
             "SELECT 'a', E'\\'', $$b$$, B'1', 1.5e3",
             "SELECT 2, N'x', U&'y', 'z'\n'z', 0x1F",
         ),
         ("SELECT 1", "/* a */ ;; SELECT /* b */ -1 ;"),
-        (
-            "SELECT a FROM t WHERE b = -1 AND c > +2",
-            "SELECT a FROM t WHERE b = 1 AND c > 2",
-        ),
+        ("SELECT a FROM t WHERE b = -1", "SELECT a FROM t WHERE b = 1"),
         ("SELECT true, NULL", "SELECT 'x', 1"),
-        ("SELECT 1 WHERE a IN (1, 2, 3)", "SELECT 1 WHERE a in ($1)"),
-        (
-            "SELECT 1 WHERE (a, b) IN ((1, 2), (3, 4))",
-            "SELECT 1 WHERE (a, b) IN ((1, 2))",
-        ),
+        ("SELECT 1 WHERE a IN (1, 2, 3)", "SELECT 1 WHERE a in (4,-5)"),
+        ("SELECT 1 WHERE a IN ($1, $2)", "SELECT 1 WHERE a IN ($1, $2, $3)"),
+        ("SELECT 1 WHERE a NOT IN (1)", "SELECT 1 WHERE a <> 1"),
+        ("SELECT 1 WHERE a != 1", "SELECT 1 WHERE a <> 1"),
         (
             "SELECT 1 WHERE a = ANY (ARRAY[1, -2])",
-            "SELECT 1 WHERE a = ANY (ARRAY['x'])",
+            "SELECT 1 WHERE a = ANY (ARRAY['x', 'y', 'z'::text])",
         ),
-        (
-            "INSERT INTO t VALUES (1, 'a', now()), (2, NULL, now()) ON CONFLICT DO NOTHING",
-            "INSERT INTO t VALUES (1, 'a', now()) ON CONFLICT DO NOTHING",
-        ),
+        ("SELECT \"a\" FROM \"t\"", "SELECT A FROM t"),
         ("BEGIN; SELECT 1", "begin;; select 2;"),
         ("SELECT 'open", "SELECT 'open and shut'"),
     ] {
@@ -45,11 +38,23 @@ fn queries_that_differ_in_more_than_constants_have_fingerprints_of_their_own() {
         "SELECT a FROM t",
         "SELECT b FROM t",
         "SELECT \"A\" FROM t",
+        "SELECT \"user\" FROM t",
+        "SELECT user FROM t",
         "SELECT a FROM t WHERE b = 1",
+        "SELECT a FROM t WHERE b = $1",
+        "SELECT a FROM t WHERE b = $2",
+        "SELECT a FROM t WHERE b = +1",
         "SELECT a FROM t WHERE b IS NULL",
+        "SELECT a FROM t WHERE b IS NOT NULL",
         "SELECT a FROM t WHERE b IS TRUE",
         "SELECT a FROM t WHERE b IN (1, c)",
-        "SELECT a FROM t WHERE b IN (1)",
+        "SELECT a FROM t WHERE b IN (1, 2)",
+        "SELECT a FROM t WHERE b IN (1, f(2))",
+        "SELECT a FROM t WHERE b NOT IN (1, 2)",
+        "SELECT a FROM t WHERE (a, b) IN ((1, 2))",
+        "SELECT a FROM t WHERE (a, b) IN ((1, 2), (3, 4))",
+        "SELECT ARRAY[1]",
+        "SELECT ARRAY[1, 2]",
         "SELECT f(1)",
         "SELECT f(1, 2)",
         "SELECT 1, 2",
@@ -58,7 +63,11 @@ fn queries_that_differ_in_more_than_constants_have_fingerprints_of_their_own() {
         "SELECT a ? 'b'",
         "SELECT a; SELECT b",
         "SELECT a SELECT b",
+        "SELECT a, b FROM t ORDER BY 1",
+        "SELECT a, b FROM t ORDER BY 2",
+        "SELECT a, b FROM t ORDER BY 1, 2",
         "INSERT INTO t VALUES (1)",
+        "INSERT INTO t VALUES (1), (2)",
         "INSERT INTO t VALUES (1, 2)",
         "INSERT INTO t VALUES (1) RETURNING a, a",
         "INSERT INTO t VALUES (1) RETURNING a",
@@ -72,13 +81,24 @@ fn queries_that_differ_in_more_than_constants_have_fingerprints_of_their_own() {
 }
 
 #[test]
+fn a_long_list_has_one_fingerprint_wherever_it_is_cut() {
+    let cut = |text: &str| {
+        let strings = StandardConformingStrings::On;
+        Fingerprint::of_cut(text.as_bytes(), strings, ClientEncoding::Utf8)
+    };
+    for (one, other) in [
+        ("SELECT 1 WHERE a IN (1, 2, 3", "SELECT 1 WHERE a IN (1, 2, 'ab"),
+        ("INSERT INTO t VALUES (1, 'a'), (2", "INSERT INTO t VALUES (1, 'abc')"),
+    ] {
+        assert_eq!(cut(one), cut(other), "{one} | {other}");
+    }
+    assert_ne!(cut("SELECT a"), cut("SELECT b"));
+}
+
+#[test]
 fn a_fingerprint_never_changes() {
     assert_eq!(of("").to_string(), "cbf29ce484222325");
-    assert_eq!(of("SELECT 1"), Fingerprint(fnv_1a(b"select $ ")));
-    assert_eq!(
-        of("SELECT abalance FROM pgbench_accounts WHERE aid = 12345;").to_string(),
-        "aa4f597b3fcc9c52"
-    );
+    assert_eq!(of("SELECT 1"), Fingerprint(fnv_1a(b"select ? ")));
     assert_eq!(Fingerprint(0x1F).to_string(), "000000000000001f");
 }
 

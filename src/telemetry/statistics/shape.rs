@@ -4,6 +4,8 @@ use std::hash::{BuildHasher, Hasher};
 
 use foldhash::quality::RandomState;
 
+use crate::sql::fingerprint::ends_columns;
+
 /// Numbers texts. Two workers with the same one give the same text the same number.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shapes(RandomState);
@@ -50,14 +52,30 @@ fn write_shape(text: &[u8], out: &mut impl Hasher) {
     // Where the stretch begins that is not written yet.
     let mut from = 0;
     let mut at = 0;
+    // Behind ORDER BY or GROUP BY, where numbers may be columns'.
+    let mut has_columns = false;
     let write = |out: &mut _, from: usize, to: usize| {
         Hasher::write(out, text.get(from..to).unwrap_or_default());
     };
     while let Some(&byte) = text.get(at) {
         let next = text.get(at + 1).copied();
         match class(byte) {
-            Class::Other => at += 1,
-            Class::Word => at = end_of_word(text, at),
+            Class::Word => {
+                let end = end_of_word(text, at);
+                let word = text.get(at..end).unwrap_or_default();
+                if word.eq_ignore_ascii_case(b"by") {
+                    has_columns = true;
+                } else if has_columns {
+                    has_columns = !ends_columns(word);
+                }
+                at = end;
+            }
+            Class::Other if byte == b';' => {
+                has_columns = false;
+                at += 1;
+            }
+            // Perhaps a column's number.
+            Class::Digit if has_columns => at = end_of_word(text, at),
             Class::Digit => {
                 write(out, from, at);
                 out.write_u8(NUMBER);
@@ -96,7 +114,7 @@ fn write_shape(text: &[u8], out: &mut impl Hasher) {
                 }
                 None => break,
             },
-            Class::Dash | Class::Slash => at += 1,
+            Class::Other | Class::Dash | Class::Slash => at += 1,
         }
     }
     write(out, from, text.len());
@@ -214,6 +232,7 @@ mod tests {
             ("SELECT E'\\'' || 'a'", "SELECT E'\\'' || 'b'"),
             ("SELECT 1, 2", "SELECT 1"),
             ("SELECT a", "SELECT b"),
+            ("SELECT a, b FROM t ORDER BY 1", "SELECT a, b FROM t ORDER BY 2"),
         ] {
             assert_ne!(of(one), of(other), "{one} | {other}");
         }
@@ -261,6 +280,9 @@ mod tests {
             Just(&["*", "/"][..]),
             Just(&["'", "\""][..]),
             Just(&["IN (1, 2)", "IN (3, 4)"][..]),
+            Just(&["ORDER BY "][..]),
+            Just(&[", "][..]),
+            Just(&["LIMIT "][..]),
             Just(&["x1F", "_000"][..]),
         ]
     }
