@@ -21,7 +21,7 @@ DEMO ?=
 help:
 	@awk '/^# /{text=substr($$0,3)} /^[a-z]+:/{split($$1,name,":"); if (text) print name[1] "\t" text; text=""} /^$$/{text=""}' Makefile | expand -t 12
 
-# Installs what is missing: PostgreSQL, Python's venv, Node.js, a JDK, a C++ compiler for the fuzzers (as root or by sudo).
+# Installs what is missing: PostgreSQL, Prometheus, Python's venv, Node.js, a JDK, a C++ compiler for the fuzzers (as root or by sudo).
 deps:
 	scripts/deps
 

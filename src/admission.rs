@@ -26,9 +26,10 @@ use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::startup::{Parameter, ProtocolVersion, Replication, StartupMessage};
 use crate::session::client_login::{Challenge, ClientLoginRequest, LoggedIn, LoginError};
 use crate::session::greeting::{Greeted, GreetingError, Negotiated};
+use crate::telemetry::login_clock::{LoginClock, LoginPhase};
 use crate::telemetry::metrics::ProcessMetrics;
 
-use self::entrance::Entrance;
+use self::entrance::{Entrance, clock};
 use self::rules::{NotWelcome, Proof, Rules};
 
 pub use self::rules::{RulesError, check};
@@ -63,6 +64,8 @@ pub struct Admitted {
     pub ahead: Vec<u8>,
     /// When it was accepted.
     pub accepted_at: Instant,
+    /// Times its login.
+    pub login: LoginClock,
     /// Its place among the clients.
     pub place: Place,
 }
@@ -255,7 +258,8 @@ impl Gate {
         accepted_at: Instant,
     ) -> Result<Arrival, (AdmissionError, Option<Socket>)> {
         let serial = self.process.next_serial();
-        let mut entrance = Entrance::new(socket);
+        let login = LoginClock::start(Arc::clone(&self.process), accepted_at);
+        let mut entrance = Entrance::new(socket, login);
         match self.admit_at(&mut entrance).await {
             Ok(Admission::Cancel(key)) => Ok(Arrival::Cancel(key, entrance.socket)),
             Ok(Admission::Console(user, role)) => Ok(Arrival::Console(Visitor {
@@ -272,7 +276,13 @@ impl Gate {
                 credentials,
                 place,
             }) => {
-                let socket = entrance.socket;
+                let Entrance {
+                    socket,
+                    input,
+                    mut login,
+                    ..
+                } = entrance;
+                login.enter(LoginPhase::Welcome, clock());
                 let peer = socket.stream().peer();
                 let encryption = socket.tls().and_then(TlsSession::description);
                 let StartupMessage {
@@ -294,8 +304,9 @@ impl Gate {
                     replication,
                     version,
                     // Hardly anybody sends anything ahead; those who don't need not keep the buffer.
-                    ahead: entrance.input.to_vec(),
+                    ahead: input.to_vec(),
                     accepted_at,
+                    login,
                     place,
                 })))
             }
@@ -309,6 +320,7 @@ impl Gate {
             Greeted::Cancel(key) => return Ok(Admission::Cancel(key)),
             Greeted::Client(message) => message,
         };
+        entrance.login.enter(LoginPhase::Authentication, clock());
         let is_encrypted = entrance.socket.tls().is_some();
         let is_remote = matches!(entrance.socket.stream(), Stream::Tcp(_));
         if rules.tls.mode >= TlsMode::Require && is_remote && !is_encrypted {

@@ -28,7 +28,7 @@ use crate::process::PidFile;
 use crate::reload::{self, Reloader, Source};
 use crate::session::tally::ANNOTATION_OUTCOMES;
 use crate::shard::clock;
-use crate::telemetry::exporter::{OtlpEndpoint, OtlpSettings};
+use crate::telemetry::exporter::{AttributeRules, OtlpEndpoint, OtlpSettings};
 use crate::telemetry::log::{self, LINE_QUEUE, Lines};
 use crate::telemetry::log_output::LogOutput;
 use crate::telemetry::metrics::ProcessMetrics;
@@ -521,6 +521,11 @@ fn otlp_settings(otlp: &Otlp) -> Option<OtlpSettings> {
         max_export_batch_size: otlp.max_export_batch_size.get(),
         schedule_delay: otlp.schedule_delay,
         export_timeout: otlp.export_timeout,
+        max_spans_per_second: otlp.max_spans_per_second,
+        attributes: AttributeRules {
+            include: otlp.include_attributes.clone(),
+            exclude: otlp.exclude_attributes.clone(),
+        },
         ..OtlpSettings::new(endpoint, otlp.protocol)
     })
 }

@@ -119,6 +119,7 @@ async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>
         version,
         ahead,
         accepted_at,
+        login,
         place,
     } = *admitted;
     let socket = Socket::attach(socket).ok()?;
@@ -164,6 +165,7 @@ async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>
             }
             process.logged_in(LoginOutcome::Completed, elapsed);
             pool.metrics.pgbouncer.logins.increase();
+            login.finish(shard.now());
             let mut link = Link::new(Rc::clone(&shard), pool, card, lane, session, ahead);
             if let Some(server) = server {
                 link.keep(server);

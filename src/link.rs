@@ -12,6 +12,7 @@ use std::time::Instant;
 use crate::cancel;
 use crate::config::choices::{PoolMode, SessionState};
 use crate::net::lane::Lane;
+use crate::protocol::backend::TransactionStatus;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::forwarder::Forwarder;
 use crate::protocol::outbound::Outbound;
@@ -28,6 +29,7 @@ use crate::session::time_limits::{Standing, TimeLimit};
 use crate::session::violation::Violation;
 use crate::shard::{Dismissal, GOODBYE_TIMEOUT, SessionCard, Shard};
 use crate::telemetry::labels::{Blame, ServerClose};
+use crate::telemetry::tables::{Holder, HolderState};
 
 /// How much a client may send ahead while it waits for a server; what comes behind it stays in the kernel.
 const HELD_LIMIT: usize = 64 * 1024;
@@ -156,10 +158,45 @@ impl Link {
             return Poll::Ready(Parting::Dismissed(why));
         }
         let now = self.shard.now();
+        if self.card.is_asked.take() {
+            let holder = self.holder(now);
+            self.card.standing.replace(holder);
+        }
         match self.serve(cx, now) {
             Ok(()) => Poll::Pending,
             Err(parting) => Poll::Ready(parting),
         }
+    }
+
+    /// What it holds a server for, if it holds one.
+    fn holder(&mut self, now: Instant) -> Option<Holder> {
+        let server = self.server.as_ref()?;
+        let exchange = &server.session.exchange;
+        let (query, trace) = match exchange.current_query() {
+            Some((query, text)) => (Some(text.into()), query.trace.as_ref()),
+            None => (None, Some(self.session.trace.context().0)),
+        };
+        let state = match exchange.status() {
+            _ if !self.client.is_drained() => HolderState::Reading,
+            _ if !exchange.is_idle() => HolderState::Active,
+            TransactionStatus::InTransaction => HolderState::IdleInTransaction,
+            TransactionStatus::Failed => HolderState::IdleInFailedTransaction,
+            TransactionStatus::Idle => HolderState::Idle,
+        };
+        let terms = self.pool.terms();
+        let owned = str::to_owned;
+        Some(Holder {
+            database: owned(&terms.identity.database),
+            user: owned(&terms.identity.user),
+            client_id: self.card.cancel_key.process_id(),
+            server_pid: (server.process_id() != 0).then(|| server.process_id()),
+            held: now.saturating_duration_since(self.linked_at),
+            state,
+            trace_id: trace.and_then(|trace| Some(trace.parent?.trace_id)),
+            correlation_id: trace.and_then(|trace| trace.correlation_id.as_deref().map(owned)),
+            application: trace.and_then(|trace| trace.tag("application").map(owned)),
+            query,
+        })
     }
 
     /// Does what can be done without waiting.

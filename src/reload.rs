@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 
 use crate::admission::Gate;
 use crate::config::{Checked, Config};
-use crate::telemetry::metrics::ProcessMetrics;
+use crate::telemetry::metrics::{KnownNames, ProcessMetrics};
 use crate::worker::{Mail, Worker};
 
 /// Where the configuration came from.
@@ -122,6 +122,10 @@ pub fn show(config: &Config, process: &ProcessMetrics) {
     process
         .max_client_connections
         .set(count(config.listen.max_client_connections.get()));
+    process.set_known_names((config.http.fold_unknown_names).then(|| KnownNames {
+        databases: config.databases.keys().cloned().collect(),
+        users: config.users.keys().cloned().collect(),
+    }));
 }
 
 /// Keeps in `next` what only a restart can change, and names what was to be changed of it.
@@ -142,6 +146,7 @@ fn keep_until_restart(current: &Config, next: &mut Config) -> Vec<&'static str> 
     keep!(listen.backlog);
     keep!(http.address);
     keep!(workers.count);
+    keep!(statistics);
     keep!(otlp);
     keep!(log);
     kept

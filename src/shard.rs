@@ -31,6 +31,7 @@ use crate::telemetry::WorkerTelemetry;
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::registry::Registry;
 use crate::telemetry::slow_query::{PoolIdentity, SlowQueryPolicy};
+use crate::telemetry::tables::Holder;
 
 /// How long a client may take to read why it is sent away.
 pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -86,6 +87,10 @@ pub struct SessionCard {
     pub overdue_at: Cell<Option<Instant>>,
     /// Wakes its task.
     pub waker: RefCell<Option<Waker>>,
+    /// Somebody wants to know how it stands.
+    pub is_asked: Cell<bool>,
+    /// How it stood when somebody wanted to know; `None` without a server.
+    pub standing: RefCell<Option<Holder>>,
 }
 
 /// Who a client is, for the console.
@@ -334,9 +339,35 @@ impl Shard {
             ticket: RefCell::default(),
             overdue_at: Cell::new(None),
             waker: RefCell::default(),
+            is_asked: Cell::new(false),
+            standing: RefCell::default(),
         });
         sessions.insert(process_id, Rc::clone(&card));
         card
+    }
+
+    /// Who holds a server, what for and since when. Each client is asked, and answers when it has its turn.
+    pub async fn holders(self: &Rc<Self>) -> Vec<Holder> {
+        let is_holder = |card: &&Rc<SessionCard>| card.server.borrow().is_some();
+        let cards: Vec<_> = (self.sessions.borrow().values())
+            .filter(is_holder)
+            .map(Rc::clone)
+            .collect();
+        for card in &cards {
+            card.is_asked.set(true);
+            card.wake();
+        }
+        // A client that does not come to it in so many turns is not told of.
+        const TURNS: usize = 8;
+        for _ in 0..TURNS {
+            tokio::task::yield_now().await;
+            if cards.iter().all(|card| !card.is_asked.get()) {
+                break;
+            }
+        }
+        (cards.iter())
+            .filter_map(|card| card.standing.take())
+            .collect()
     }
 
     /// A client has left.

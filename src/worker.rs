@@ -18,6 +18,7 @@ use crate::shard::Shard;
 use crate::telemetry::WorkerTelemetry;
 use crate::telemetry::labels::CancelOutcome;
 use crate::telemetry::registry::Registry;
+use crate::telemetry::tables::Holder;
 
 /// Letters that may wait for a worker; senders wait for room.
 const MAILBOX: usize = 1024;
@@ -134,6 +135,15 @@ impl Worker {
             mail.send(letter).await.ok()?;
             answer.await.ok()
         }
+    }
+
+    /// Who holds a server, and what for. Nobody where the worker has ended.
+    pub async fn holders(&self) -> Vec<Holder> {
+        let question = |shard: &Rc<Shard>| {
+            let shard = Rc::clone(shard);
+            async move { shard.holders().await }
+        };
+        self.ask_later(question).await.unwrap_or_default()
     }
 
     /// Waits until the worker has ended, which it does when it was told to drain and its last client has left.

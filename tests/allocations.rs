@@ -85,6 +85,11 @@ fn ten_thousand_queries_allocate_nothing() {
             ready(b'I'),
         ]),
     };
+    let literal = Exchange {
+        name: "simple, a text of its own each time",
+        request: bytes([query("SELECT abalance FROM accounts WHERE aid = 00000;")]),
+        reply: simple.reply.clone(),
+    };
     let updating = Exchange {
         name: "simple, without rows",
         request: bytes([query("UPDATE accounts SET abalance = 2 WHERE aid = 1")]),
@@ -139,7 +144,7 @@ fn ten_thousand_queries_allocate_nothing() {
     let parsed = bytes([parse_complete(), ready(b'I')]);
     client.read_exact(&mut vec![0; parsed.len()]).unwrap();
 
-    for exchange in [&simple, &updating, &extended, &prepared] {
+    for exchange in [&simple, &literal, &updating, &extended, &prepared] {
         let count = exchange.allocations(&mut client);
         assert!(
             count < HOUSEKEEPING,
@@ -166,25 +171,34 @@ impl Exchange {
     /// Allocations and reallocations in [`COUNTED`] exchanges.
     fn allocations(&self, client: &mut TcpStream) -> usize {
         let mut reply = vec![0; self.reply.len()];
-        for _ in 0..WARM_UP {
-            self.run(client, &mut reply);
-        }
+        let mut request = self.request.clone();
+        let mut run = |number| {
+            count_in(&mut request, number);
+            client.write_all(&request).unwrap();
+            self.receive(client, &mut reply);
+        };
+        (0..WARM_UP).for_each(&mut run);
         let region = Region::new(ALLOCATOR);
-        for _ in 0..COUNTED {
-            self.run(client, &mut reply);
-        }
+        (0..COUNTED).for_each(&mut run);
         let change = region.change();
         change.allocations + change.reallocations
-    }
-
-    fn run(&self, client: &mut TcpStream, reply: &mut [u8]) {
-        client.write_all(&self.request).unwrap();
-        self.receive(client, reply);
     }
 
     fn receive(&self, client: &mut TcpStream, reply: &mut [u8]) {
         client.read_exact(reply).unwrap();
         assert!(reply == self.reply, "{}: another reply", self.name);
+    }
+}
+
+/// Writes a number in place of five zeros, where they stand.
+fn count_in(request: &mut [u8], number: usize) {
+    let zeros = request.windows(7).position(|part| {
+        part.starts_with(b" ") && part.ends_with(b";") && part[1..6].iter().all(u8::is_ascii_digit)
+    });
+    if let Some(at) = zeros {
+        for (power, digit) in request[at + 1..at + 6].iter_mut().rev().enumerate() {
+            *digit = b'0' + (number / 10_usize.pow(power as u32) % 10) as u8;
+        }
     }
 }
 

@@ -507,6 +507,7 @@ fn slow_query() -> QueryRecord<'static> {
         trace: None,
         context: ContextState::None,
         server_pid: 42,
+        warnings: &[],
     }
 }
 

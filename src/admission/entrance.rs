@@ -1,6 +1,7 @@
 //! The connection of a client that is being admitted: what it says, and what it is told.
 
 use std::io;
+use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use nix::unistd::{Uid, User};
@@ -16,6 +17,7 @@ use crate::session::client_login::{
     ClientLogin, ClientLoginRequest, LoggedIn, LoginError, MAX_LOGIN_MESSAGE_LENGTH, Progress,
 };
 use crate::session::greeting::{Encryption, Greeted, Greeting, GreetingError, GreetingStep};
+use crate::telemetry::login_clock::{LoginClock, LoginPhase};
 
 /// A connection that is being admitted.
 pub(super) struct Entrance {
@@ -24,14 +26,22 @@ pub(super) struct Entrance {
     pub(super) input: BytesMut,
     /// To be sent.
     pub(super) out: Vec<u8>,
+    /// Times the login.
+    pub(super) login: LoginClock,
+}
+
+/// The time, for the login's.
+pub(super) fn clock() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 impl Entrance {
-    pub(super) fn new(socket: Socket) -> Self {
+    pub(super) fn new(socket: Socket, login: LoginClock) -> Self {
         Self {
             socket,
             input: BytesMut::with_capacity(512),
             out: Vec::new(),
+            login,
         }
     }
 
@@ -68,6 +78,7 @@ impl Entrance {
 
     /// What has been read already is the beginning of the handshake.
     async fn encrypt(&mut self, tls: &ClientTls) -> Result<(), AdmissionError> {
+        self.login.enter(LoginPhase::Tls, clock());
         let session = tls
             .session()
             .ok_or_else(|| AdmissionError::Tls(io::ErrorKind::Unsupported.into()))?;
@@ -75,7 +86,9 @@ impl Entrance {
         self.socket
             .start_tls(session, &ahead)
             .map_err(AdmissionError::Tls)?;
-        self.socket.handshake().await.map_err(AdmissionError::Tls)
+        self.socket.handshake().await.map_err(AdmissionError::Tls)?;
+        self.login.enter(LoginPhase::Startup, clock());
+        Ok(())
     }
 
     /// AuthenticationOk stands in `out` at the end.

@@ -47,6 +47,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             address: Some(loopback(9127)),
+            fold_unknown_names: true,
         }
     }
 }

@@ -61,6 +61,7 @@ pub(super) struct ListenTable {
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub(super) struct HttpTable {
     pub(super) address: Option<OptionalAddress>,
+    pub(super) fold_unknown_names: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -180,6 +181,9 @@ pub(super) struct OtlpTable {
     pub(super) schedule_delay: Option<PositiveTime>,
     pub(super) export_timeout: Option<PositiveTime>,
     pub(super) max_export_batch_size: Option<Count>,
+    pub(super) max_spans_per_second: Option<Number>,
+    pub(super) include_attributes: Option<Vec<Box<str>>>,
+    pub(super) exclude_attributes: Option<Vec<Box<str>>>,
     pub(super) service_name: Option<Box<str>>,
     pub(super) resource_attributes: BTreeMap<Box<str>, Box<str>>,
 }

@@ -154,6 +154,8 @@ impl UnixSocket {
 pub struct Http {
     /// The address; `None`: they are served nowhere.
     pub address: Option<SocketAddr>,
+    /// Whether databases and users that the configuration does not name share one label in the metrics, `other`.
+    pub fold_unknown_names: bool,
 }
 
 /// `[auth]`: how clients prove who they are.

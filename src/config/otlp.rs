@@ -32,6 +32,12 @@ pub struct Otlp {
     pub export_timeout: Duration,
     /// The most spans in a batch, never more than wait.
     pub max_export_batch_size: NonZeroUsize,
+    /// How many queries get spans in one second; 0: without limit.
+    pub max_spans_per_second: usize,
+    /// The attributes that spans may have; a name that ends with `*` stands for all that begin so.
+    pub include_attributes: Vec<Box<str>>,
+    /// Those among them that they may not have.
+    pub exclude_attributes: Vec<Box<str>>,
     /// The resource's `service.name`.
     pub service_name: Box<str>,
     /// The resource's other attributes, sorted by name.
@@ -49,6 +55,9 @@ impl Default for Otlp {
             schedule_delay: Duration::from_secs(5),
             export_timeout: Duration::from_secs(3),
             max_export_batch_size: const { NonZeroUsize::new(512).expect("not zero") },
+            max_spans_per_second: 1000,
+            include_attributes: vec!["*".into()],
+            exclude_attributes: Vec::new(),
             service_name: "pgspan".into(),
             resource_attributes: Vec::new(),
         }
@@ -122,6 +131,15 @@ impl Otlp {
             max_export_batch_size: table
                 .max_export_batch_size
                 .map_or(default.max_export_batch_size, |size| size.0),
+            max_spans_per_second: table
+                .max_spans_per_second
+                .map_or(default.max_spans_per_second, |it| it.0),
+            include_attributes: table
+                .include_attributes
+                .unwrap_or(default.include_attributes),
+            exclude_attributes: table
+                .exclude_attributes
+                .unwrap_or(default.exclude_attributes),
             service_name: table.service_name.unwrap_or(default.service_name),
             resource_attributes: table.resource_attributes.into_iter().collect(),
         }

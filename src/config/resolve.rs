@@ -73,6 +73,10 @@ impl Config {
             listen: resolve_listen(file.listen, default.listen, surroundings, findings),
             http: Http {
                 address: file.http.address.map_or(default.http.address, |it| it.0),
+                fold_unknown_names: file
+                    .http
+                    .fold_unknown_names
+                    .unwrap_or(default.http.fold_unknown_names),
             },
             auth,
             console: Console {

@@ -17,7 +17,7 @@ use crate::session::local_statements::LocalStatement;
 use crate::session::parameters::ParameterSet;
 use crate::session::position_map::PositionMap;
 use crate::session::query_record::{
-    Outcome, Phases, QueryKind, QueryRecord, QueueCause, TEXT_LIMIT,
+    MAX_WARNINGS, Outcome, Phases, QueryKind, QueryRecord, QueueCause, TEXT_LIMIT, Warning,
 };
 use crate::session::statements::Statement;
 use crate::trace_context::{ContextState, TraceContext};
@@ -192,6 +192,12 @@ pub struct QueryInFlight {
     pub local_replies: VecDeque<LocalReply>,
     /// When the first byte of the reply came.
     first_byte_at: Option<Instant>,
+    /// When the server asked for COPY data.
+    copy_asked_at: Option<Instant>,
+    /// When the client had sent them all.
+    copy_sent_at: Option<Instant>,
+    /// What the server warned of, and when. There is hardly ever anything.
+    warnings: Vec<(SqlState, Instant)>,
     /// Statements done so far.
     statements_done: usize,
     rows: u64,
@@ -211,6 +217,8 @@ pub struct LocalReply {
 #[derive(Debug)]
 struct AnsweredQuery {
     query: QueryInFlight,
+    /// When the server could begin with it: when it was sent, or when it had answered the one before.
+    begun_at: Instant,
     last_byte_at: Instant,
     outcome: Outcome,
 }
@@ -220,6 +228,10 @@ struct AnsweredQuery {
 pub struct Exchange {
     outstanding: VecDeque<OutstandingRequest>,
     answered: Vec<AnsweredQuery>,
+    /// When the last query was answered.
+    last_answered_at: Option<Instant>,
+    /// What is shown of the warnings of a query, kept for its room.
+    shown_warnings: Vec<Warning>,
     /// The texts of the queries above, one behind the other; empty whenever there are none.
     texts: Vec<u8>,
     status: TransactionStatus,
@@ -251,6 +263,8 @@ impl Exchange {
         Self {
             outstanding: VecDeque::new(),
             answered: Vec::new(),
+            last_answered_at: None,
+            shown_warnings: Vec::new(),
             texts: Vec::new(),
             status: TransactionStatus::Idle,
             awaits_sync: false,
@@ -388,6 +402,37 @@ impl Exchange {
         }
     }
 
+    /// The server warns of something.
+    pub fn on_warning(&mut self, sqlstate: SqlState, now: Instant) {
+        if let Some(OutstandingRequest {
+            query: Some(query), ..
+        }) = self.outstanding.front_mut()
+            && query.warnings.len() < MAX_WARNINGS
+        {
+            query.warnings.push((sqlstate, now));
+        }
+    }
+
+    /// The server asks for COPY data.
+    pub fn on_copy_asked(&mut self, now: Instant) {
+        if let Some(OutstandingRequest {
+            query: Some(query), ..
+        }) = self.outstanding.front_mut()
+        {
+            query.copy_asked_at = Some(now);
+        }
+    }
+
+    /// The client has sent its COPY data, or gives up.
+    pub fn on_copy_sent(&mut self, now: Instant) {
+        if let Some(OutstandingRequest {
+            query: Some(query), ..
+        }) = self.outstanding.front_mut()
+        {
+            query.copy_sent_at = Some(now);
+        }
+    }
+
     /// The request in front.
     pub fn front(&self) -> Option<&OutstandingRequest> {
         self.outstanding.front()
@@ -398,6 +443,13 @@ impl Exchange {
         self.outstanding
             .iter()
             .find_map(|request| Some(request.query.as_ref()?.sent_at))
+    }
+
+    /// The query that the server works on, with its text as far as it is kept.
+    pub fn current_query(&self) -> Option<(&QueryInFlight, &[u8])> {
+        let query = (self.outstanding.iter()).find_map(|request| request.query.as_ref())?;
+        let text = self.texts.get(query.text.clone()).unwrap_or_default();
+        Some((query, text))
     }
 
     /// Whether what comes now goes to the client.
@@ -630,18 +682,31 @@ impl Exchange {
     ) {
         for AnsweredQuery {
             query,
+            begun_at,
             last_byte_at,
             outcome,
         } in self.answered.drain(..)
         {
-            let first_byte_at = query.first_byte_at.unwrap_or(last_byte_at);
+            let first_byte_at = query.first_byte_at.unwrap_or(last_byte_at).max(begun_at);
+            let answering = last_byte_at.saturating_duration_since(first_byte_at);
+            // Of that the server waited for the client.
+            let sending = match (query.copy_asked_at, query.copy_sent_at) {
+                (Some(asked), Some(sent)) => sent.saturating_duration_since(asked).min(answering),
+                _ => Duration::ZERO,
+            };
             let phases = Phases {
                 queue_wait: query.sent_at.saturating_duration_since(query.received_at),
                 queue_cause: query.queue_cause,
-                first_byte: first_byte_at.saturating_duration_since(query.sent_at),
-                last_byte: last_byte_at.saturating_duration_since(first_byte_at),
-                client_drain: drained_at.saturating_duration_since(last_byte_at),
+                first_byte: first_byte_at.saturating_duration_since(begun_at),
+                last_byte: answering - sending,
+                client_drain: drained_at.saturating_duration_since(last_byte_at) + sending,
             };
+            self.shown_warnings.clear();
+            let warnings = query.warnings.iter().map(|(sqlstate, at)| Warning {
+                sqlstate: *sqlstate,
+                before_end: drained_at.saturating_duration_since(*at),
+            });
+            self.shown_warnings.extend(warnings);
             observe(&QueryRecord {
                 sql: self.texts.get(query.text).unwrap_or_default(),
                 kind: query.kind,
@@ -651,6 +716,7 @@ impl Exchange {
                 trace: query.trace.as_ref(),
                 context: query.context,
                 server_pid,
+                warnings: &self.shown_warnings,
             });
         }
         if self.outstanding.is_empty() {
@@ -659,7 +725,9 @@ impl Exchange {
     }
 
     fn finish(&mut self, query: QueryInFlight, outcome: Outcome, now: Instant) {
+        let before = self.last_answered_at.replace(now);
         self.answered.push(AnsweredQuery {
+            begun_at: before.map_or(query.sent_at, |before| before.max(query.sent_at)),
             query,
             last_byte_at: now,
             outcome,
@@ -725,6 +793,9 @@ impl QueryInFlight {
             positions: PositionMap::default(),
             local_replies: VecDeque::new(),
             first_byte_at: None,
+            copy_asked_at: None,
+            copy_sent_at: None,
+            warnings: Vec::new(),
             statements_done: 0,
             rows: 0,
             failed: None,

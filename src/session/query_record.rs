@@ -28,6 +28,20 @@ pub struct QueryRecord<'a> {
     pub context: ContextState,
     /// The server process that ran it (its backend pid), 0 where none did.
     pub server_pid: i32,
+    /// What the server warned of meanwhile, at most [`MAX_WARNINGS`].
+    pub warnings: &'a [Warning],
+}
+
+/// How many warnings are kept of a query.
+pub const MAX_WARNINGS: usize = 8;
+
+/// A notice of severity WARNING. Its text may hold literals and is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// What it is about.
+    pub sqlstate: SqlState,
+    /// When it came, seen from the end of the query.
+    pub before_end: Duration,
 }
 
 /// How a query came over the wire.
@@ -48,11 +62,12 @@ pub struct Phases {
     pub queue_wait: Duration,
     /// Why it waited; `None` where it did not.
     pub queue_cause: Option<QueueCause>,
-    /// From the message leaving for the server to the first byte of its reply.
+    /// From the message leaving for the server, or in a pipeline from the end of the reply before, to the first byte of its reply.
     pub first_byte: Duration,
     /// From the first byte of the reply to its last.
     pub last_byte: Duration,
-    /// From the last byte of the reply to its having been written to the client: a slow reader.
+    /// From the last byte of the reply to its having been written to the client: a slow reader. Of COPY FROM STDIN also the time in
+    /// which the client sent its data.
     pub client_drain: Duration,
 }
 

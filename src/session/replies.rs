@@ -168,6 +168,7 @@ impl Judge for Replies<'_> {
             | (BackendTag::CopyOutResponse, RequestKind::Query | RequestKind::Execute)
             | (BackendTag::ParameterDescription, RequestKind::Describe) => Ok(pass_if(delivers)),
             (BackendTag::CopyInResponse, RequestKind::Query | RequestKind::Execute) => {
+                self.server.exchange.on_copy_asked(self.now);
                 for _ in 0..self.server.exchange.on_copy_in() {
                     self.client.trace.on_request_ignored();
                 }
@@ -368,8 +369,12 @@ impl Replies<'_> {
         if !self.server.exchange.is_delivering() {
             return Disposition::Discard;
         }
+        let fields = ErrorFields::new(arrived.body);
+        let code = fields.sql_state();
+        if fields.field(b'V').or_else(|| fields.field(b'S')) == Some(b"WARNING") {
+            self.server.exchange.on_warning(code, self.now);
+        }
         // The scanner's come before any statement runs.
-        let code = ErrorFields::new(arrived.body).sql_state();
         if ![SqlState::NONSTANDARD_ESCAPE, SqlState::NAME_TOO_LONG].contains(&code) {
             self.emit_local_replies(out);
         }

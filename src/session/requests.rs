@@ -203,6 +203,7 @@ impl Judge for Requests<'_> {
                 let Some(server) = &mut self.server else {
                     return Ok(Disposition::Discard);
                 };
+                server.exchange.on_copy_sent(self.now);
                 server
                     .exchange
                     .on_request(OutstandingRequest::forwarded(RequestKind::CopyEnd));

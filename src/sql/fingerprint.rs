@@ -37,7 +37,12 @@ impl Fingerprint {
         let mut normal_form = NormalForm::of(sql, strings, encoding);
         let list = (normal_form.levels.iter()).find_map(|level| level.list.as_ref());
         let list = list.filter(|list| list.elements > 0 && list.are_constants);
-        if let Some(start) = list.map(|list| list.start).into_iter().chain(normal_form.rows).min() {
+        if let Some(start) = list
+            .map(|list| list.start)
+            .into_iter()
+            .chain(normal_form.rows)
+            .min()
+        {
             normal_form.text.truncate(start);
             normal_form.write(b"(...)");
         }
@@ -348,7 +353,9 @@ pub(crate) fn ends_columns(word: &[u8]) -> bool {
 
 /// Whether an element of a list is a constant or a parameter, perhaps with casts behind it.
 fn is_constant(element: &[u8]) -> bool {
-    let mut words = element.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+    let mut words = element
+        .split(|byte| *byte == b' ')
+        .filter(|word| !word.is_empty());
     let is_constant = match words.next() {
         Some([b'$', digits @ ..]) => digits.iter().all(u8::is_ascii_digit),
         word => word == Some(CONSTANT),

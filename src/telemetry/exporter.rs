@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::fmt::{self, Display};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{
@@ -15,7 +16,8 @@ use opentelemetry_otlp::{
     tonic_types::metadata::MetadataMap,
 };
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::SpanExporter as Export;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{SpanData, SpanExporter as Export};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
@@ -54,6 +56,44 @@ pub struct OtlpSettings {
     pub schedule_delay: Duration,
     /// How long one export may take, retries included.
     pub export_timeout: Duration,
+    /// How many queries get spans in one second; 0: without limit.
+    pub max_spans_per_second: usize,
+    /// Which attributes spans may have.
+    pub attributes: AttributeRules,
+}
+
+/// Which attributes spans may have. A name that ends with `*` stands for all that begin so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttributeRules {
+    /// Those alone.
+    pub include: Vec<Box<str>>,
+    /// And of those not these.
+    pub exclude: Vec<Box<str>>,
+}
+
+impl Default for AttributeRules {
+    fn default() -> Self {
+        Self {
+            include: vec!["*".into()],
+            exclude: Vec::new(),
+        }
+    }
+}
+
+impl AttributeRules {
+    fn allow(&self, name: &str) -> bool {
+        let matches = |rules: &[Box<str>]| {
+            (rules.iter()).any(|rule| match rule.strip_suffix('*') {
+                Some(beginning) => name.starts_with(beginning),
+                None => **rule == *name,
+            })
+        };
+        matches(&self.include) && !matches(&self.exclude)
+    }
+
+    fn are_all(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A collector's address.
@@ -79,6 +119,8 @@ impl OtlpSettings {
             max_export_batch_size: 512,
             schedule_delay: Duration::from_secs(5),
             export_timeout: Duration::from_secs(3),
+            max_spans_per_second: 1_000,
+            attributes: AttributeRules::default(),
         }
     }
 
@@ -175,6 +217,8 @@ impl fmt::Debug for OtlpSettings {
             .field("max_export_batch_size", &self.max_export_batch_size)
             .field("schedule_delay", &self.schedule_delay)
             .field("export_timeout", &self.export_timeout)
+            .field("max_spans_per_second", &self.max_spans_per_second)
+            .field("attributes", &self.attributes)
             .finish()
     }
 }
@@ -210,12 +254,49 @@ pub struct SpanExporter {
 #[derive(Clone, Debug)]
 pub struct SpanQueue {
     sender: mpsc::Sender<Arc<NotableQuery>>,
+    budget: Arc<Budget>,
     process: Arc<ProcessMetrics>,
 }
 
+/// How many queries may still get spans in this second. Of all workers; only notable queries come here.
+#[derive(Debug)]
+struct Budget {
+    per_second: u64,
+    second: AtomicU64,
+    spent: AtomicU64,
+}
+
+impl Budget {
+    fn new(per_second: usize) -> Self {
+        Self {
+            per_second: per_second as u64,
+            second: AtomicU64::new(0),
+            spent: AtomicU64::new(0),
+        }
+    }
+
+    fn admits(&self, now: SystemTime) -> bool {
+        if self.per_second == 0 {
+            return true;
+        }
+        let second = now
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        if self.second.swap(second, Relaxed) != second {
+            self.spent.store(0, Relaxed);
+        }
+        self.spent.fetch_add(1, Relaxed) < self.per_second
+    }
+}
+
 impl SpanQueue {
-    /// Room for one query's spans, or `None` where the queue is full, which is counted as a drop. Never waits.
-    pub fn reserve(&self) -> Option<Room<'_>> {
+    /// Room for one query's spans, or `None` where the queue is full or the budget of the second is spent, which is counted as a
+    /// drop. Never waits.
+    pub fn reserve(&self, now: SystemTime) -> Option<Room<'_>> {
+        if !self.budget.admits(now) {
+            self.process.spans_dropped.of(SpanDrop::Budget).increase();
+            return None;
+        }
         let dropped = match self.sender.try_reserve() {
             Ok(permit) => {
                 return Some(Room {
@@ -274,11 +355,16 @@ impl SpanExporter {
             batch_size: settings.max_export_batch_size.max(1),
             schedule_delay: settings.schedule_delay,
             export_timeout: settings.export_timeout,
+            attributes: settings.attributes.clone(),
             process: Arc::clone(&process),
             is_failing: false,
         };
         Self {
-            queue: SpanQueue { sender, process },
+            queue: SpanQueue {
+                sender,
+                budget: Arc::new(Budget::new(settings.max_spans_per_second)),
+                process,
+            },
             stop,
             task: tokio::spawn(exporting.run()),
         }
@@ -306,6 +392,7 @@ struct Exporting<E> {
     batch_size: usize,
     schedule_delay: Duration,
     export_timeout: Duration,
+    attributes: AttributeRules,
     process: Arc<ProcessMetrics>,
     /// Whether the last export failed.
     is_failing: bool,
@@ -362,15 +449,23 @@ impl<E: Export> Exporting<E> {
 
     async fn export(&mut self, queries: Vec<Arc<NotableQuery>>) {
         let count = queries.len() as u64;
-        let spans = (queries.into_iter())
+        let mut spans: Vec<SpanData> = (queries.into_iter())
             .flat_map(|query| {
-                let text = QueryText::of(&query.sql, query.telling.masked, MAX_KEPT_TEXT);
+                let mut text = QueryText::of(&query.sql, query.telling.masked, MAX_KEPT_TEXT);
+                if let Some(own) = QueryText::parameterised(&query.sql, query.kind, MAX_KEPT_TEXT) {
+                    text.text = Some(own);
+                }
                 spans_of(&query, &text)
             })
             .collect();
+        if !self.attributes.are_all() {
+            for span in &mut spans {
+                (span.attributes).retain(|attribute| self.attributes.allow(attribute.key.as_str()));
+            }
+        }
         let dropped = tokio::select! {
             biased;
-            result = self.export.export(spans) => match result {
+            result = export_with_retries(&self.export, spans) => match result {
                 Ok(()) => {
                     self.process.spans_exported.add(count);
                     self.on_success();
@@ -402,6 +497,24 @@ impl<E: Export> Exporting<E> {
             tracing::warn!(%error, "spans do not reach the collector");
         }
     }
+}
+
+/// What failed is tried again so often, as far as the time limit of the export lets it.
+pub const MAX_RETRIES: u32 = 2;
+
+/// How long the first retry waits, the second twice as long.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+async fn export_with_retries<E: Export>(export: &E, spans: Vec<SpanData>) -> OTelSdkResult {
+    for attempt in 0..MAX_RETRIES {
+        match export.export(spans.clone()).await {
+            Err(OTelSdkError::InternalFailure(_) | OTelSdkError::Timeout(_)) => {
+                tokio::time::sleep(RETRY_PAUSE * 2_u32.pow(attempt)).await;
+            }
+            result => return result,
+        }
+    }
+    export.export(spans).await
 }
 
 /// How many queries of a batch go into the next export: as many as have [`MAX_EXPORT_TEXT`] together, and at least one.

@@ -234,6 +234,10 @@ pub const FAMILIES: &[Family] = &[
         |process, _, samples| samples.by(process.logins())),
     process("pgspan_login_duration_seconds", "Time of a client's login, however it ended.", Kind::Histogram, &[],
         |process, _, samples| samples.histogram([], process.login_duration())),
+    process("pgspan_login_phase_seconds", "Time of a client's login by phase: startup (accepted to startup packet), tls, authentication, welcome (to ReadyForQuery).", Kind::Histogram, &["phase"],
+        |process, _, samples| for (phase, histogram) in process.login_phases() { samples.histogram([phase], histogram); }),
+    process("pgspan_logins_in_phase", "Clients that log in, by how far they are.", Kind::Gauge, &["phase"],
+        |process, _, samples| samples.by(&process.logins_in_phase)),
     process("pgspan_cancels_total", "Cancel requests, by what became of them.", Kind::Counter, &["outcome"],
         |process, _, samples| samples.by(&process.cancels)),
     process("pgspan_limits_hit_total", "Limits that were hit, by name.", Kind::Counter, &["limit"],
@@ -416,7 +420,8 @@ pub fn reference() -> String {
     let mut text = String::from(
         "# Metrics\n\n\
          `GET /metrics` answers in the Prometheus text format, and in OpenMetrics 1.0 with exemplars where the `Accept` header prefers it.\n\
-         All values are in base units. Counters start at zero with the process. `database` and `user` are bounded: see the limit `metric_pools`.\n\n\
+         All values are in base units. Counters start at zero with the process. `database` and `user` are those of the configuration;\n\
+         whoever comes by another name is `other`, unless `http.fold_unknown_names` is off, and then there is the limit `metric_pools`.\n\n\
          ## pgspan's own\n\n",
     );
     write_table(&mut text, FAMILIES);

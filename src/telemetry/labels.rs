@@ -333,6 +333,8 @@ label! {
         Timeout = "timeout",
         /// The proxy ended first.
         Shutdown = "shutdown",
+        /// There were as many in this second as there may be.
+        Budget = "budget",
         /// The application does not record this trace.
         Unsampled = "unsampled",
     }

@@ -2,21 +2,23 @@
 //!
 //! The series that come of it, with their names, stand in [`crate::telemetry::families`].
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::session::driver::Driver;
 use crate::session::query_record::{QueryRecord, QueueCause};
 use crate::telemetry::instrument::{
-    BUCKETS, By, Counter, Gauge, Histogram, Label, Number, SharedCounter, SharedGauge, bucket_of,
-    nanoseconds, seconds,
+    BUCKETS, By, Counter, Gauge, Histogram, HistogramSnapshot, Label, Number, SharedCounter,
+    SharedGauge, bucket_of, nanoseconds, seconds,
 };
 use crate::telemetry::labels::{
     Blame, CancelOutcome, ConnectFailure, Limit, LineDrop, LogLevel, LoginOutcome, OutcomeKind,
     Rejection, ServerClose, ServerState, SpanDrop, Uncounted,
 };
-use crate::telemetry::registry::PoolName;
+use crate::telemetry::login_clock::LoginPhase;
+use crate::telemetry::registry::{OTHER, PoolName};
 use crate::telemetry::slow_query::Reason;
 use crate::trace_context::{ContextState, SpanId, TraceId};
 
@@ -129,6 +131,7 @@ pub struct Exemplar {
     pub at: SystemTime,
 }
 
+const LOGIN_PHASES: usize = LoginPhase::VALUES.len();
 const CONTEXTS: usize = 5;
 const DRIVERS: usize = 19;
 const OUTCOMES: usize = 3;
@@ -355,6 +358,8 @@ pub struct ProcessMetrics {
     pub max_client_connections: SharedGauge,
     /// How many server connections a user may have, 0 without limit.
     pub max_user_connections: SharedGauge,
+    /// The names that series may have; `None`: any.
+    known_names: Mutex<Option<KnownNames>>,
     /// 1 while the proxy lets its clients finish and takes no others.
     pub draining: SharedGauge,
     /// The last number that a connection got.
@@ -362,12 +367,43 @@ pub struct ProcessMetrics {
     logins: By<LoginOutcome, SharedCounter>,
     /// Behind a lock, as logins end on several threads.
     login_duration: Mutex<Histogram>,
+    /// The same for each of [`LoginPhase`].
+    login_phases: Mutex<[Histogram; LOGIN_PHASES]>,
+    /// Clients that log in, by how far they are.
+    pub logins_in_phase: By<LoginPhase, SharedGauge>,
+}
+
+/// The databases and users of the configuration. Whoever comes by another name is counted under "other".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownNames {
+    /// The databases.
+    pub databases: BTreeSet<Box<str>>,
+    /// The users.
+    pub users: BTreeSet<Box<str>>,
 }
 
 impl ProcessMetrics {
     /// A number for a connection, of a client or to a server: those of all workers differ.
     pub fn next_serial(&self) -> u64 {
         self.serial.fetch_add(1, Relaxed) + 1
+    }
+
+    /// From now on other names than these are folded; with `None` none is.
+    pub fn set_known_names(&self, names: Option<KnownNames>) {
+        *(self.known_names.lock()).unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    /// The name under which a pool is shown.
+    pub(crate) fn shown_name(&self, (database, user): &PoolName) -> PoolName {
+        let known = (self.known_names.lock()).unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = &*known else {
+            return (Arc::clone(database), Arc::clone(user));
+        };
+        let fold = |name: &Arc<str>, known: &BTreeSet<Box<str>>| match known.contains(&**name) {
+            true => Arc::clone(name),
+            false => Arc::from(OTHER),
+        };
+        (fold(database, &known.databases), fold(user, &known.users))
     }
 
     /// Counts one login that has ended.
@@ -379,11 +415,29 @@ impl ProcessMetrics {
             .observe(duration);
     }
 
+    /// Counts a part of a login that is over.
+    pub(crate) fn login_phase_ended(&self, phase: LoginPhase, time: Duration) {
+        let phases = (self.login_phases.lock()).unwrap_or_else(PoisonError::into_inner);
+        if let Some(histogram) = phases.get(phase.index()) {
+            histogram.observe(time);
+        }
+    }
+
+    /// The parts of logins by name.
+    pub(crate) fn login_phases(&self) -> [(&'static str, HistogramSnapshot); LOGIN_PHASES] {
+        let phases = (self.login_phases.lock()).unwrap_or_else(PoisonError::into_inner);
+        std::array::from_fn(|at| {
+            let name = LoginPhase::VALUES.get(at).copied().unwrap_or_default();
+            let histogram = phases.get(at).map(Histogram::snapshot);
+            (name, histogram.expect("there is one for each phase"))
+        })
+    }
+
     pub(crate) fn logins(&self) -> &By<LoginOutcome, SharedCounter> {
         &self.logins
     }
 
-    pub(crate) fn login_duration(&self) -> crate::telemetry::instrument::HistogramSnapshot {
+    pub(crate) fn login_duration(&self) -> HistogramSnapshot {
         self.login_duration
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

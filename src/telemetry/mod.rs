@@ -29,6 +29,7 @@ pub mod instrument;
 pub mod labels;
 pub mod log;
 pub mod log_output;
+pub mod login_clock;
 pub mod metrics;
 pub mod pgbouncer_lines;
 pub mod query_text;
@@ -174,10 +175,10 @@ impl WorkerTelemetry {
     ) -> Option<Arc<NotableQuery>> {
         self.process.notable_queries.of(reason).increase();
         let is_exported = NotableQuery::is_exported(record);
+        let ended = SystemTime::now();
         // Room first: nothing is copied for full queues.
         let line = self.line_room(reason);
-        let spans = self.span_room(is_exported);
-        let ended = SystemTime::now();
+        let spans = self.span_room(is_exported, ended);
         let query = (line.is_some() || spans.is_some())
             .then(|| self.copy(identity, record, reason, ended))
             .flatten();
@@ -217,14 +218,14 @@ impl WorkerTelemetry {
     }
 
     /// Room for spans, where there are to be some. What gets none is counted.
-    fn span_room(&self, is_exported: bool) -> Option<Room<'_>> {
+    fn span_room(&self, is_exported: bool, now: SystemTime) -> Option<Room<'_>> {
         let queue = self.spans.as_ref()?;
         if !is_exported {
             let dropped = &self.process.spans_dropped;
             dropped.of(SpanDrop::Unsampled).increase();
             return None;
         }
-        queue.reserve()
+        queue.reserve(now)
     }
 
     /// `None` where the system has no random bytes: all ids would be the same.

@@ -1,8 +1,9 @@
 //! What may be told of a query's text.
 
+use crate::session::query_record::QueryKind;
 use crate::sql::encoding::ClientEncoding;
 use crate::sql::fingerprint::{Fingerprint, mask, summary};
-use crate::sql::lexer::{StandardConformingStrings, strings_matter};
+use crate::sql::lexer::{Lexer, StandardConformingStrings, TokenKind, strings_matter};
 use crate::telemetry::slow_query::MAX_KEPT_TEXT;
 
 /// A query as lines and spans tell it.
@@ -47,6 +48,31 @@ impl QueryText {
                 false => Fingerprint::of_cut(sql, strings, encoding),
             }),
         }
+    }
+}
+
+impl QueryText {
+    /// A parameterised text that holds no literal: it may be told as it is, masked or not, as OpenTelemetry's conventions have it.
+    pub fn parameterised(sql: &[u8], kind: QueryKind, limit: usize) -> Option<String> {
+        if kind != QueryKind::Execute || strings_matter(sql) || sql.len() >= MAX_KEPT_TEXT {
+            return None;
+        }
+        let text = str::from_utf8(sql).ok()?;
+        let mut has_parameter = false;
+        for token in Lexer::new(sql, StandardConformingStrings::On, ClientEncoding::Utf8) {
+            match token.kind {
+                TokenKind::Parameter => has_parameter = true,
+                TokenKind::Number
+                | TokenKind::String
+                | TokenKind::BitString
+                | TokenKind::DollarString
+                | TokenKind::LineComment
+                | TokenKind::BlockComment
+                | TokenKind::Unterminated(_) => return None,
+                _ => {}
+            }
+        }
+        has_parameter.then(|| cut(text, limit))
     }
 }
 
@@ -96,6 +122,18 @@ mod tests {
     }
 
     #[test]
+    fn a_parameterised_text_is_told_as_it_is_unless_it_has_literals() {
+        let told = |sql: &[u8]| QueryText::parameterised(sql, QueryKind::Execute, 100);
+        let text = "SELECT a\n  FROM t\n WHERE b = $1";
+        assert_eq!(told(text.as_bytes()).as_deref(), Some(text));
+        assert_eq!(told(b"SELECT a FROM t WHERE b = $1 AND c = 'secret'"), None);
+        assert_eq!(told(b"SELECT a FROM t WHERE b = $1 LIMIT 10"), None);
+        assert_eq!(told(b"SELECT a FROM t"), None);
+        let simple = QueryText::parameterised(text.as_bytes(), QueryKind::Simple, 100);
+        assert_eq!(simple, None);
+    }
+
+    #[test]
     fn literals_are_told_only_where_they_are_wanted() {
         let told = QueryText::of(b"SELECT 'secret'", false, 100);
         assert_eq!(told.text.as_deref(), Some("SELECT 'secret'"));
@@ -124,12 +162,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_text_has_no_fingerprint_and_leaks_no_open_literal() {
+    fn a_cut_text_has_the_fingerprint_of_its_beginning_and_leaks_no_open_literal() {
         let mut sql = b"SELECT 'secret".to_vec();
         sql.resize(MAX_KEPT_TEXT, b'x');
         let told = QueryText::of(&sql, true, 100);
         assert_eq!(told.text.as_deref(), Some("SELECT ?"));
-        assert_eq!(told.fingerprint, None);
+        let other = QueryText::of(b"SELECT 'other", true, 100);
+        assert_eq!(told.fingerprint, other.fingerprint);
     }
 
     #[test]

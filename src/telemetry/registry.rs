@@ -95,7 +95,7 @@ impl Registry {
 
     /// All series as they are at `now`.
     pub fn gather(&self, now: Instant) -> Gathered {
-        let pools = self.pools_by_name();
+        let pools = self.pools_by_shown_name();
         let scrape = Scrape {
             now,
             annotation_reasons: self.labels.annotation_reasons,
@@ -119,10 +119,10 @@ impl Registry {
     }
 
     /// How many queries there were by context (in the order of its label's values), by database and user.
-    pub fn contexts(&self) -> Vec<(PoolName, [u64; 4])> {
+    pub fn contexts(&self) -> Vec<(PoolName, [u64; 5])> {
         (self.pools_by_name().into_iter())
             .map(|(name, workers)| {
-                let mut counts = [0; 4];
+                let mut counts = [0; 5];
                 for worker in workers {
                     for (count, more) in counts.iter_mut().zip(worker.queries_by_context()) {
                         *count += more;
@@ -142,6 +142,16 @@ impl Registry {
                 .entry(name.clone())
                 .or_default()
                 .push(Arc::clone(metrics));
+        }
+        by_name
+    }
+
+    /// The same by the names that series may have.
+    fn pools_by_shown_name(&self) -> BTreeMap<PoolName, Vec<Arc<PoolMetrics>>> {
+        let mut by_name: BTreeMap<PoolName, Vec<Arc<PoolMetrics>>> = BTreeMap::new();
+        for (name, workers) in self.pools_by_name() {
+            let shown = by_name.entry(self.process.shown_name(&name)).or_default();
+            shown.extend(workers);
         }
         by_name
     }
@@ -255,7 +265,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::session::query_record::{Outcome, Phases, QueryKind, QueryRecord, QueueCause};
     use crate::telemetry::labels::ServerState;
-    use crate::telemetry::metrics::Exemplar;
+    use crate::telemetry::metrics::{Exemplar, KnownNames};
     use crate::trace_context::{ContextState, SpanId, TraceId};
 
     #[test]
@@ -332,6 +342,26 @@ pub(crate) mod tests {
             number(&gathered, "pgspan_limits_hit_total", &["metric_pools"]),
             Some(2.0)
         );
+    }
+
+    #[test]
+    fn names_that_the_configuration_does_not_know_are_counted_together() {
+        let registry = registry();
+        for (database, user) in [("app", "ann"), ("app", "stranger"), ("app", "other one")] {
+            registry
+                .register_pool(0, database, user)
+                .checkouts
+                .increase();
+        }
+        registry.process.set_known_names(Some(KnownNames {
+            databases: BTreeSet::from(["app".into()]),
+            users: BTreeSet::from(["ann".into()]),
+        }));
+        let gathered = registry.gather(now());
+        let count = |user| number(&gathered, "pgspan_pool_checkouts_total", &["app", user]);
+        assert_eq!(count("ann"), Some(1.0));
+        assert_eq!(count("stranger"), None);
+        assert_eq!(count(OTHER), Some(2.0));
     }
 
     #[test]
@@ -453,6 +483,7 @@ pub(crate) mod tests {
             trace: None,
             context: ContextState::Provided,
             server_pid: 42,
+            warnings: &[],
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::config;
 use crate::protocol::error_response::SqlState;
-use crate::session::query_record::{Outcome, Phases, QueryKind, QueryRecord, TEXT_LIMIT};
+use crate::session::query_record::{Outcome, Phases, QueryKind, QueryRecord, TEXT_LIMIT, Warning};
 use crate::telemetry::instrument::label;
 use crate::trace_context::{ContextState, SpanId, TraceContext, TraceId};
 
@@ -173,6 +173,8 @@ pub struct NotableQuery {
     pub span_id: SpanId,
     /// When its last byte was written.
     pub ended: SystemTime,
+    /// What the server warned of meanwhile.
+    pub warnings: Box<[Warning]>,
     /// How much of its text may be told.
     pub telling: Telling,
 }
@@ -211,6 +213,7 @@ impl NotableQuery {
             trace_id: parent.map_or(own_trace, |parent| parent.trace_id),
             span_id: own_span,
             ended,
+            warnings: record.warnings.into(),
             telling,
         }
     }

@@ -225,7 +225,7 @@ mod tests {
                 r#""parent_span_id":"bbbbbbbbbbbbbbbb","context":"provided","correlation_id":"order-7","#,
                 r#""database":"app","user":"ann","duration_ms":200.5,"queue_wait_ms":20.0,"#,
                 r#""queue_cause":"pool_full","server_first_byte_ms":180.5,"server_last_byte_ms":0.0,"#,
-                r#""client_drain_ms":0.0,"fingerprint":"6c10c11ac8143cab","query":"SELEC…","kind":"simple","#,
+                r#""client_drain_ms":0.0,"fingerprint":"6beb5f1ac7f479e8","query":"SELEC…","kind":"simple","#,
                 r#""outcome":"completed","sqlstate":null,"rows":1,"server_pid":42,"#,
                 r#""tags":{"application":"pay","route":"/checkout"}}"#,
                 "\n"

@@ -12,7 +12,7 @@ use opentelemetry::{InstrumentationScope, KeyValue, trace};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use crate::protocol::error_response::SqlState;
-use crate::session::query_record::Outcome;
+use crate::session::query_record::{Outcome, Warning};
 use crate::telemetry::labels::label_of;
 use crate::telemetry::query_text::QueryText;
 use crate::telemetry::slow_query::{NotableQuery, kind_name};
@@ -37,7 +37,7 @@ pub fn spans_of(query: &NotableQuery, text: &QueryText) -> Vec<SpanData> {
         end_time: query.ended,
         attributes: attributes_of(query, text),
         dropped_attributes_count: 0,
-        events: SpanEvents::default(),
+        events: warnings_of(query),
         links: SpanLinks::default(),
         status: status_of(query.outcome),
         instrumentation_scope: scope(),
@@ -45,6 +45,23 @@ pub fn spans_of(query: &NotableQuery, text: &QueryText) -> Vec<SpanData> {
     let mut spans = vec![own];
     spans.extend(phase_spans(query, started));
     spans
+}
+
+fn warnings_of(query: &NotableQuery) -> SpanEvents {
+    let event = |warning: &Warning| {
+        let attributes = vec![
+            KeyValue::new("pgspan.notice.severity", "WARNING"),
+            KeyValue::new(
+                "db.response.status_code",
+                warning.sqlstate.as_str().to_owned(),
+            ),
+        ];
+        let at = before(query.ended, warning.before_end);
+        trace::Event::new("pgspan.notice", at, attributes, 0)
+    };
+    let mut events = SpanEvents::default();
+    events.events = query.warnings.iter().map(event).collect();
+    events
 }
 
 fn phase_spans(query: &NotableQuery, mut start: SystemTime) -> impl Iterator<Item = SpanData> {
@@ -357,6 +374,26 @@ mod tests {
         );
         assert_eq!(attribute(&spans[0], "error.type"), Some("42601".into()));
         assert_eq!(attribute(&spans[0], "db.response.returned_rows"), None);
+    }
+
+    #[test]
+    fn a_warning_is_an_event_without_its_text() {
+        let warnings = [Warning {
+            sqlstate: SqlState::NO_ACTIVE_SQL_TRANSACTION,
+            before_end: Duration::from_millis(50),
+        }];
+        let mut slow = record(milliseconds(200));
+        slow.warnings = &warnings;
+        let spans = spans_of(&notable(&slow), &QueryText::default());
+        let [event] = &spans[0].events.events[..] else {
+            panic!("{:?}", spans[0].events);
+        };
+        assert_eq!(event.name, "pgspan.notice");
+        let ended = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
+        assert_eq!(before_end(ended, event.timestamp), 50);
+        assert_eq!(event.attributes.len(), 2);
+        assert_eq!(event.attributes[1].value.as_str(), "25P01");
+        assert!(spans[1].events.events.is_empty());
     }
 
     #[test]

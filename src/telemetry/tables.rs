@@ -1,5 +1,6 @@
 //! What is remembered of queries as rows, for the console; and as JSON, for HTTP.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value as Json, json};
@@ -7,6 +8,7 @@ use serde_json::{Value as Json, json};
 use crate::session::query_record::{Outcome, Phases};
 use crate::telemetry::labels::{OutcomeKind, label_of};
 use crate::telemetry::log::rfc3339;
+use crate::telemetry::query_text::QueryText;
 use crate::telemetry::registry::{PoolName, Registry};
 use crate::telemetry::slow_query::kind_name;
 use crate::telemetry::statistics::{
@@ -270,10 +272,11 @@ pub fn context(registry: &Registry) -> Table {
         integer("generated"),
         integer("invalid"),
         integer("none"),
+        integer("stale"),
         real("lost_share"),
     ];
-    let row = |(name, counts): (PoolName, [u64; 4])| {
-        let [provided, generated, invalid, none] = counts;
+    let row = |(name, counts): (PoolName, [u64; 5])| {
+        let [provided, generated, invalid, none, stale] = counts;
         let all: u64 = counts.iter().sum();
         let lost = (all > 0).then(|| (all - provided) as f64 / all as f64);
         vec![
@@ -283,6 +286,7 @@ pub fn context(registry: &Registry) -> Table {
             generated.into(),
             invalid.into(),
             none.into(),
+            stale.into(),
             lost.into(),
         ]
     };
@@ -292,8 +296,8 @@ pub fn context(registry: &Registry) -> Table {
     }
 }
 
-/// Who holds a server connection, and what for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Who holds a server connection, and what for. Holds literals: only [`holders`] may show it.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The database as the client named it.
     pub database: String,
@@ -313,8 +317,17 @@ pub struct Holder {
     pub correlation_id: Option<String>,
     /// Which application.
     pub application: Option<String>,
-    /// What is asked of the server, without literals.
-    pub query: Option<String>,
+    /// What is asked of the server.
+    pub query: Option<Box<[u8]>>,
+}
+
+impl fmt::Debug for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Holder")
+            .field("client_id", &self.client_id)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a client does with the server that it holds.
@@ -345,7 +358,10 @@ impl HolderState {
     }
 }
 
-/// Who holds the server connections, the longest first. Times are in milliseconds.
+/// How much is shown of what is asked of a server, in characters.
+const HOLDER_TEXT_LIMIT: usize = 1_000;
+
+/// Who holds the server connections, the longest first, with literals left out. Times are in milliseconds.
 pub fn holders(mut holders: Vec<Holder>) -> Table {
     const COLUMNS: &[Column] = &[
         text("database"),
@@ -371,7 +387,9 @@ pub fn holders(mut holders: Vec<Holder>) -> Table {
             holder.trace_id.map(|id| id.to_string()).into(),
             holder.correlation_id.into(),
             holder.application.into(),
-            holder.query.into(),
+            (holder.query)
+                .and_then(|query| QueryText::of(&query, true, HOLDER_TEXT_LIMIT).text)
+                .into(),
         ]
     };
     Table {

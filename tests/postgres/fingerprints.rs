@@ -123,9 +123,14 @@ const LISTS: &[&str] = &[
 #[test]
 fn statements_are_one_here_where_they_are_one_in_pg_stat_statements() {
     let postgres = shared();
-    postgres.psql("postgres", "CREATE DATABASE fingerprints").unwrap();
+    postgres
+        .psql("postgres", "CREATE DATABASE fingerprints")
+        .unwrap();
     let version: u32 = postgres
-        .psql("postgres", "SELECT current_setting('server_version_num')::int / 10000")
+        .psql(
+            "postgres",
+            "SELECT current_setting('server_version_num')::int / 10000",
+        )
         .unwrap()
         .trim()
         .parse()

@@ -14,6 +14,7 @@ mod fingerprints;
 mod logins;
 mod pooling;
 mod prepared;
+mod prometheus;
 mod streaming;
 mod tags;
 mod tracing;

@@ -97,6 +97,10 @@ impl Proxy {
         self.port
     }
 
+    pub(crate) fn http_port(&self) -> u16 {
+        self.http_port
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }

@@ -43,9 +43,49 @@ fn each_query_of_a_pipeline_has_its_own_times() {
         pair.records(),
         [
             record("SELECT 1", [0, 10, 0]),
-            record("SELECT 2", [0, 10, 20])
+            record("SELECT 2", [0, 0, 20])
         ]
     );
+}
+
+#[test]
+fn each_execute_of_a_pipeline_has_its_own_times() {
+    let mut pair = Pair::new();
+    pair.at(0).client(&[
+        "P:|SELECT 1|||",
+        "B:||||||||",
+        "E:|||||",
+        "P:|SELECT 2|||",
+        "B:||||||||",
+        "E:|||||",
+        "S:",
+    ]);
+    pair.at(10).server(&["1:", "2:", "D:row"]);
+    pair.at(30).server(&["C:SELECT 1|"]);
+    pair.at(70).server(&["1:", "2:", "D:row"]);
+    pair.at(75).server(&["C:SELECT 1|"]);
+    pair.at(500).server(&["Z:I"]);
+    let execute = |sql, phases| Record {
+        kind: QueryKind::Execute,
+        ..record(sql, phases)
+    };
+    assert_eq!(
+        pair.records(),
+        [
+            execute("SELECT 1", [0, 10, 20]),
+            execute("SELECT 2", [0, 40, 5])
+        ]
+    );
+}
+
+#[test]
+fn while_a_client_sends_copy_data_the_time_is_the_clients() {
+    let mut pair = Pair::new();
+    pair.at(0).client(&["Q:COPY t FROM STDIN|"]);
+    pair.at(3).server(&["G:columns"]);
+    pair.at(900).client(&["d:data", "c:"]);
+    pair.at(904).server(&["C:COPY 1|", "Z:I"]);
+    assert_eq!(pair.records(), [record("COPY t FROM STDIN", [0, 3, 4])]);
 }
 
 #[test]

@@ -14,10 +14,19 @@ fn queries_that_differ_in_constants_alone_have_one_fingerprint() {
             "SELECT 2, N'x', U&'y', 'z'\n'z', 0x1F",
         ),
         ("SELECT 1", "/* a */ ;; SELECT /* b */ -1 ;"),
-        ("SELECT a FROM t WHERE b = -1", "SELECT a FROM t WHERE b = 1"),
+        (
+            "SELECT a FROM t WHERE b = -1",
+            "SELECT a FROM t WHERE b = 1",
+        ),
         ("SELECT true, NULL", "SELECT 'x', 1"),
-        ("SELECT 1 WHERE a IN (1, 2, 3)", "SELECT 1 WHERE a in (4,-5)"),
-        ("SELECT 1 WHERE a IN ($1, $2)", "SELECT 1 WHERE a IN ($1, $2, $3)"),
+        (
+            "SELECT 1 WHERE a IN (1, 2, 3)",
+            "SELECT 1 WHERE a in (4,-5)",
+        ),
+        (
+            "SELECT 1 WHERE a IN ($1, $2)",
+            "SELECT 1 WHERE a IN ($1, $2, $3)",
+        ),
         ("SELECT 1 WHERE a NOT IN (1)", "SELECT 1 WHERE a <> 1"),
         ("SELECT 1 WHERE a != 1", "SELECT 1 WHERE a <> 1"),
         (
@@ -87,8 +96,14 @@ fn a_long_list_has_one_fingerprint_wherever_it_is_cut() {
         Fingerprint::of_cut(text.as_bytes(), strings, ClientEncoding::Utf8)
     };
     for (one, other) in [
-        ("SELECT 1 WHERE a IN (1, 2, 3", "SELECT 1 WHERE a IN (1, 2, 'ab"),
-        ("INSERT INTO t VALUES (1, 'a'), (2", "INSERT INTO t VALUES (1, 'abc')"),
+        (
+            "SELECT 1 WHERE a IN (1, 2, 3",
+            "SELECT 1 WHERE a IN (1, 2, 'ab",
+        ),
+        (
+            "INSERT INTO t VALUES (1, 'a'), (2",
+            "INSERT INTO t VALUES (1, 'abc')",
+        ),
     ] {
         assert_eq!(cut(one), cut(other), "{one} | {other}");
     }

@@ -152,7 +152,9 @@ fn encode(
     let [high, low] = words(trace_id);
     let span = |id: Option<SpanId>| id.map_or(0, |id| u64::from_be_bytes(id.to_bytes()));
     let parent = match record.context {
-        ContextState::Provided => record.trace.and_then(|trace| Some(trace.parent?.span_id)),
+        ContextState::Provided | ContextState::Stale => {
+            record.trace.and_then(|trace| Some(trace.parent?.span_id))
+        }
         ContextState::Generated | ContextState::Invalid | ContextState::None => None,
     };
     let (outcome, state) = match record.outcome {
@@ -168,7 +170,7 @@ fn encode(
         .and_then(|cause| Some(1 + CAUSES.iter().position(|known| *known == cause)?));
     let packed = outcome
         | kind << 2
-        | (context as u64) << 6
+        | (context as u64) << 12
         | (cause.unwrap_or_default() as u64) << 8
         | state << 16;
     [
@@ -227,7 +229,7 @@ fn decode(words: [u64; WORDS]) -> Option<Kept> {
         },
         rows,
         kind: *KINDS.get(at_bits(2, 4))?,
-        context: *CONTEXTS.get(at_bits(6, 2))?,
+        context: *CONTEXTS.get(at_bits(12, 4))?,
         server_pid: (server_pid as u32).cast_signed(),
         at,
     })
@@ -239,11 +241,12 @@ const KINDS: [QueryKind; 3] = [
     QueryKind::FunctionCall,
 ];
 
-const CONTEXTS: [ContextState; 4] = [
+const CONTEXTS: [ContextState; 5] = [
     ContextState::Provided,
     ContextState::Generated,
     ContextState::Invalid,
     ContextState::None,
+    ContextState::Stale,
 ];
 
 const CAUSES: [QueueCause; 4] = [

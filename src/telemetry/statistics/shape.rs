@@ -232,7 +232,10 @@ mod tests {
             ("SELECT E'\\'' || 'a'", "SELECT E'\\'' || 'b'"),
             ("SELECT 1, 2", "SELECT 1"),
             ("SELECT a", "SELECT b"),
-            ("SELECT a, b FROM t ORDER BY 1", "SELECT a, b FROM t ORDER BY 2"),
+            (
+                "SELECT a, b FROM t ORDER BY 1",
+                "SELECT a, b FROM t ORDER BY 2",
+            ),
         ] {
             assert_ne!(of(one), of(other), "{one} | {other}");
         }

@@ -5,7 +5,6 @@ use super::*;
 use crate::protocol::error_response::SqlState;
 use crate::session::query_record::QueueCause;
 use crate::telemetry::metrics::PoolMetrics;
-use crate::telemetry::query_text::QueryText;
 use crate::telemetry::registry::tests::{now, record, registry};
 use crate::telemetry::slow_query::tests::{milliseconds, notable, provided};
 use crate::telemetry::statistics::{StatisticsKeeper, StatisticsSettings, WorkerStatistics};
@@ -31,7 +30,7 @@ fn every_row_has_a_value_of_its_columns_kind_for_every_column() {
         trace_id: Some(trace),
         correlation_id: None,
         application: Some("pay".into()),
-        query: Some("SELECT ?".into()),
+        query: Some(b"SELECT 'secret'"[..].into()),
     };
     let statistics = setup.keeper.statistics();
     let tables = [
@@ -39,8 +38,10 @@ fn every_row_has_a_value_of_its_columns_kind_for_every_column() {
         super::trace(statistics, trace),
         slow(statistics),
         context(&setup.registry),
-        holders(vec![holder]),
+        holders(vec![holder.clone()]),
     ];
+    let shown = holders(vec![holder]);
+    assert_eq!(value(&shown, "query"), &Value::Text("SELECT ?".into()));
     for table in tables {
         assert_eq!(table.rows.len(), 1, "{:?}", table.columns);
         assert_eq!(table.rows[0].len(), table.columns.len());
