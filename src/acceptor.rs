@@ -5,11 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Console;
 use crate::admission::{AdmissionError, Admitted, Arrival, Gate};
+use crate::arrivals::Arrivals;
 use crate::cancel;
 use crate::net::listener::Listener;
 use crate::net::socket::{Peer, Socket, Stream};
@@ -21,9 +22,6 @@ use crate::telemetry::labels::{CancelOutcome, Limit, LoginOutcome, Rejection};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::worker::{Mail, Worker};
 
-/// Connections that may be logging in at a time; further ones wait in the kernel's queue.
-const MAX_ARRIVING: usize = 1024;
-
 /// How long nothing is accepted after accepting failed, for want of descriptors usually.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -33,7 +31,7 @@ pub struct Acceptor {
     gate: Arc<Gate>,
     workers: Arc<[Worker]>,
     console: Arc<Console>,
-    arriving: Arc<Semaphore>,
+    arriving: Arc<Arrivals>,
     process: Arc<ProcessMetrics>,
 }
 
@@ -49,7 +47,7 @@ impl Acceptor {
             gate,
             workers,
             console,
-            arriving: Arc::new(Semaphore::new(MAX_ARRIVING)),
+            arriving: Arc::default(),
             process,
         }
     }
@@ -66,20 +64,15 @@ impl Acceptor {
             Err(error) => return tracing::error!(%error, "can't accept clients"),
         };
         loop {
-            let accepted = async {
-                let permit = Arc::clone(&self.arriving).acquire_owned().await;
-                (permit, listener.accept().await)
-            };
-            let (permit, connection) = tokio::select! {
+            let connection = tokio::select! {
                 () = stop.cancelled() => return,
-                accepted = accepted => accepted,
+                accepted = listener.accept() => accepted,
             };
             match connection {
                 Ok(stream) => {
                     let acceptor = Arc::clone(&self);
                     tokio::spawn(async move {
                         acceptor.receive(stream).await;
-                        drop(permit);
                     });
                 }
                 Err(error) => {
@@ -98,11 +91,27 @@ impl Acceptor {
             Err(error) => return tracing::warn!(%error, "could not serve a client"),
         };
         self.process.clients_accepted.increase();
-        self.process.clients_logging_in.increase();
-        let login_timeout = self.gate.config().listen.login_timeout;
-        let arrival =
-            tokio::time::timeout(login_timeout, self.gate.admit(socket, accepted_at)).await;
-        self.process.clients_logging_in.decrease();
+        let listen = &self.gate.config().listen;
+        let (arriving, is_over) = self
+            .arriving
+            .enter(listen.max_unauthenticated_connections.get());
+        if is_over {
+            let limits = &self.process.limits;
+            limits.of(Limit::UnauthenticatedConnections).increase();
+        }
+        let login_timeout = listen.login_timeout;
+        let logging_in = LoggingIn::new(&self.process);
+        let arrival = tokio::select! {
+            arrival = tokio::time::timeout(login_timeout, self.gate.admit(socket, accepted_at)) => arrival,
+            () = arriving.displaced.cancelled() => {
+                tracing::info!(
+                    %peer,
+                    "closing because: too many connections have not logged in (max_unauthenticated_connections)"
+                );
+                return;
+            }
+        };
+        drop(logging_in);
         match arrival {
             Ok(Ok(Arrival::Client(admitted))) => {
                 tracing::info!(
@@ -133,7 +142,10 @@ impl Acceptor {
                 tokio::spawn(async move { console.serve(visitor).await });
             }
             Ok(Ok(Arrival::Cancel(key, socket))) => self.cancel(key, socket).await,
-            Ok(Err((error, socket))) => self.turn_away(&error, socket, accepted_at, peer).await,
+            Ok(Err((error, socket))) => tokio::select! {
+                () = self.turn_away(&error, socket, accepted_at, peer) => {}
+                () = arriving.displaced.cancelled() => {}
+            },
             Err(_) => {
                 self.process
                     .clients_rejected
@@ -207,9 +219,11 @@ impl Acceptor {
             | AdmissionError::Rejected
             | AdmissionError::Certificate
             | AdmissionError::Peer
+            | AdmissionError::BackedOff
             | AdmissionError::NobodyToBe => {
                 (LoginOutcome::Refused, Some(Rejection::Authentication))
             }
+            AdmissionError::Inquiry(_) => (LoginOutcome::Failed, Some(Rejection::Authentication)),
             AdmissionError::Tls(_) => (LoginOutcome::Failed, Some(Rejection::Tls)),
             AdmissionError::UnknownDatabase(_) => {
                 (LoginOutcome::Refused, Some(Rejection::UnknownDatabase))
@@ -253,5 +267,21 @@ impl Acceptor {
         };
         // It may be that nobody reads it.
         let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
+    }
+}
+
+/// A connection that counts as logging in until this is dropped.
+struct LoggingIn<'a>(&'a ProcessMetrics);
+
+impl<'a> LoggingIn<'a> {
+    fn new(process: &'a ProcessMetrics) -> Self {
+        process.clients_logging_in.increase();
+        Self(process)
+    }
+}
+
+impl Drop for LoggingIn<'_> {
+    fn drop(&mut self) {
+        self.0.clients_logging_in.decrease();
     }
 }

@@ -6,15 +6,17 @@ mod rules;
 use std::io;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use thiserror::Error;
 
 use crate::allowance::{Allowance, Allowances};
+use crate::auth::backoff::Backoff;
 use crate::auth::credentials::Credentials;
 use crate::auth::hba;
 use crate::auth::scram::{MockSecret, Nonce};
+use crate::auth_query::{Inquiries, InquiryError};
 use crate::config::tls::TlsMode;
 use crate::config::{CONSOLE_NAMES, Config, ConsoleRole};
 use crate::net::socket::{Detached, Peer, Socket, Stream};
@@ -158,6 +160,12 @@ pub enum AdmissionError {
     /// Everyone is let in, and nobody says as whom at the server. The text is PgBouncer's.
     #[error("bouncer config error")]
     NobodyToBe,
+    /// The server can't be asked about it.
+    #[error("auth_query failed: {0}")]
+    Inquiry(#[from] InquiryError),
+    /// Too many logins from its address have failed lately.
+    #[error("too many failed logins from this address, try again later")]
+    BackedOff,
     /// It did not prove who it is.
     #[error(transparent)]
     Login(#[from] LoginError),
@@ -192,6 +200,12 @@ impl AdmissionError {
             Self::Full | Self::DatabaseFull | Self::UserFull | Self::NobodyToBe => {
                 Some(self.fatal(SqlState::PROTOCOL_VIOLATION))
             }
+            // What the server says stays in the log.
+            Self::Inquiry(_) => Some(ErrorResponse::fatal(
+                SqlState::CONNECTION_FAILURE,
+                "authentication query failed",
+            )),
+            Self::BackedOff => Some(self.fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION)),
             Self::TlsRequired | Self::NoRule | Self::Rejected | Self::Certificate | Self::Peer => {
                 Some(self.fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION))
             }
@@ -199,6 +213,14 @@ impl AdmissionError {
             Self::UnknownDatabase(_) => Some(self.fatal(SqlState::INVALID_CATALOG_NAME)),
             Self::NotAllowed => Some(self.fatal(SqlState::PROTOCOL_VIOLATION)),
         }
+    }
+
+    /// Whether somebody has tried to be who it is not, or seems to.
+    fn is_failed_proof(&self) -> bool {
+        matches!(
+            self,
+            Self::Login(_) | Self::Certificate | Self::UnknownUser(_)
+        )
     }
 
     fn fatal(&self, code: SqlState) -> ErrorResponse {
@@ -212,6 +234,11 @@ pub struct Gate {
     /// What those who arrive now go by. Locked only to copy or replace the reference.
     rules: RwLock<Arc<Rules>>,
     mock_secret: MockSecret,
+    /// What servers have said about users.
+    inquiries: Arc<Inquiries>,
+    /// Whose logins have failed.
+    backoff: Mutex<Backoff>,
+    clock: fn() -> Instant,
     /// How many clients there are.
     taken: Arc<AtomicUsize>,
     /// How many of them by database and by user.
@@ -221,8 +248,11 @@ pub struct Gate {
 
 impl Gate {
     /// By the configuration's users.
-    pub fn new(config: Arc<Config>, process: Arc<ProcessMetrics>) -> Self {
+    pub fn new(config: Arc<Config>, process: Arc<ProcessMetrics>, clock: fn() -> Instant) -> Self {
         Self {
+            inquiries: Arc::default(),
+            backoff: Mutex::default(),
+            clock,
             rules: RwLock::new(Arc::new(rules_of(config))),
             mock_secret: MockSecret::new(random()),
             taken: Arc::default(),
@@ -234,6 +264,7 @@ impl Gate {
     /// Whoever arrives from now on goes by another configuration.
     pub fn reload(&self, config: Arc<Config>) {
         let rules = Arc::new(rules_of(config));
+        self.inquiries.forget();
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
@@ -357,7 +388,9 @@ impl Gate {
             database: &database,
             user: &user,
         };
-        let credentials = self.identify(&rules, entrance, &visitor, &message).await?;
+        let credentials = self
+            .identify_unless_backed_off(&rules, entrance, &visitor, &message)
+            .await?;
         let Some(mut place) = place else {
             let role = rules.config.console.role_of(&user);
             let role = role.ok_or(AdmissionError::NotAllowed)?;
@@ -390,6 +423,33 @@ impl Gate {
         })
     }
 
+    /// Has the client prove who it is, unless too many from its address have failed to.
+    async fn identify_unless_backed_off(
+        &self,
+        rules: &Rules,
+        entrance: &mut Entrance,
+        visitor: &hba::Visitor<'_>,
+        message: &StartupMessage,
+    ) -> Result<Credentials, AdmissionError> {
+        let base = rules.config.auth.failed_login_backoff;
+        let Some(address) = visitor.address.filter(|_| !base.is_zero()) else {
+            return self.identify(rules, entrance, visitor, message).await;
+        };
+        let backoff = || self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
+        if backoff().must_wait(address, (self.clock)()) {
+            return Err(AdmissionError::BackedOff);
+        }
+        let identified = self.identify(rules, entrance, visitor, message).await;
+        match &identified {
+            Ok(_) => backoff().on_success(address),
+            Err(error) if error.is_failed_proof() => {
+                backoff().on_failure(address, base, (self.clock)());
+            }
+            Err(_) => {}
+        }
+        identified
+    }
+
     /// Has the client prove who it is. AuthenticationOk stands in `out` at the end.
     async fn identify(
         &self,
@@ -403,7 +463,17 @@ impl Gate {
             NotWelcome::Rejected => AdmissionError::Rejected,
         })?;
         let user = visitor.user;
-        let is_known = rules.config.user(user).is_some();
+        let configured = rules.config.user(user);
+        // Who is configured without a password may have one on the server.
+        let inquiry = match (demand.proof, configured.map(|user| &user.password)) {
+            (Proof::Any, _) | (_, Some(Some(_))) => None,
+            (_, Some(None) | None) => rules.inquiry(visitor.database),
+        };
+        let found = match &inquiry {
+            Some(inquiry) => self.inquiries.ask(inquiry, user, self.clock).await?,
+            None => None,
+        };
+        let is_known = configured.is_some() || found.is_some();
         let challenge = match demand.proof {
             Proof::Challenge(challenge) => challenge,
             Proof::Any => {
@@ -433,10 +503,15 @@ impl Gate {
         let request = ClientLoginRequest {
             user: &message.user,
             challenge,
-            verifier: rules.verifier(user, challenge),
+            verifier: rules
+                .verifier(user, challenge)
+                .or_else(|| found.as_ref()?.verifier.as_ref()),
             nonce: random::<{ size_of::<Nonce>() }>(),
             mock_secret: &self.mock_secret,
-            likeness: rules.likeness(&message.user, &self.mock_secret),
+            likeness: match (inquiry, self.inquiries.likeness()) {
+                (Some(_), Some(likeness)) => likeness,
+                _ => rules.likeness(&message.user, &self.mock_secret),
+            },
             binding: rules.tls.binding.as_deref().filter(|_| is_encrypted),
         };
         let LoggedIn {
@@ -447,7 +522,7 @@ impl Gate {
             return Err(AdmissionError::UnknownUser(message.user.clone()));
         }
         Ok(Credentials {
-            password,
+            password: password.or_else(|| found?.password),
             scram_keys,
         })
     }

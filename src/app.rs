@@ -132,7 +132,7 @@ impl App {
             })
             .collect::<io::Result<Arc<[_]>>>()
             .map_err(StartError::Thread)?;
-        let gate = Arc::new(Gate::new(Arc::clone(&config), Arc::clone(&process)));
+        let gate = Arc::new(Gate::new(Arc::clone(&config), Arc::clone(&process), clock));
         let reloader = Arc::new(Reloader::new(
             source,
             config,

@@ -34,6 +34,8 @@ pub mod acceptor;
 pub mod admin;
 pub mod admission;
 pub mod allowance;
+pub mod arrivals;
+pub mod auth_query;
 pub mod cancel;
 pub mod client;
 pub mod http;

@@ -22,6 +22,7 @@ use crate::allowance::Allowance;
 use crate::auth::credentials::Credentials;
 use crate::auth::scram::{CachedKeys, Nonce};
 use crate::config::secret::Secret;
+use crate::config::{Config, Host};
 use crate::net::lane::Lane;
 use crate::net::socket::{Socket, Stream};
 use crate::net::tls::ServerTls;
@@ -197,6 +198,38 @@ pub enum ConnectError {
     ConnectQuery,
 }
 
+impl ServerTarget {
+    /// Where a database's name leads, for a client of this user. `None` where there is no such database.
+    pub fn of(config: &Config, name: &str, client: &str) -> Option<Self> {
+        let database = config.database(name)?;
+        let address = match &database.host {
+            Host::Tcp(host) => ServerAddress::Tcp(host.clone(), database.port),
+            Host::SocketFolder(folder) => {
+                ServerAddress::Unix(folder.join(format!(".s.PGSQL.{}", database.port)))
+            }
+        };
+        let user: &str = database.user.as_deref().unwrap_or(client);
+        let password = database
+            .password
+            .clone()
+            .or_else(|| config.user(user)?.password.clone());
+        Some(Self {
+            address,
+            database: database.name_on_server(name).into(),
+            user: user.into(),
+            password,
+            password_of: match database.user {
+                Some(_) => PasswordOf::Database,
+                None => PasswordOf::Client,
+            },
+            tls: ServerTls::new(&database.tls).unwrap_or_else(|error| {
+                tracing::error!(database = name, "no server is reached: {error}");
+                ServerTls::broken(&database.tls)
+            }),
+        })
+    }
+}
+
 impl ServerAddress {
     /// Whom a certificate must name.
     fn host(&self) -> &str {
@@ -297,8 +330,6 @@ async fn open_tcp(host: &str, port: u16) -> Result<(TcpStream, SocketAddr), Conn
 impl ServerConnection {
     /// Connects and logs in by `credentials`. The SCRAM keys that this login found come back, for the next one.
     ///
-    /// Where the mode leaves encryption open, a connection that is refused for the one reason is tried the other way.
-    ///
     /// Not cancel safe in the sense that a half-made connection is dropped, which the server takes for a client that left.
     pub async fn connect(
         target: &ServerTarget,
@@ -307,47 +338,16 @@ impl ServerConnection {
         startup: ServerStartup<'_>,
         clock: impl Fn() -> Instant,
     ) -> Result<(Self, Option<CachedKeys>), ConnectError> {
-        let (first, second) = Attempt::at(target);
-        let login = (credentials.clone(), nonce());
-        let attempted = Self::attempt(target, first, login, startup.clone(), &clock).await;
-        match (attempted, second) {
-            (Err(error), Some(second)) if encryption::is_worth_another(&error) => {
-                Self::attempt(target, second, (credentials, nonce()), startup, &clock).await
-            }
-            (attempted, _) => attempted,
-        }
-    }
-
-    async fn attempt(
-        target: &ServerTarget,
-        attempt: Attempt,
-        (credentials, nonce): (Credentials, Nonce),
-        startup: ServerStartup<'_>,
-        clock: &impl Fn() -> Instant,
-    ) -> Result<(Self, Option<CachedKeys>), ConnectError> {
-        let (mut socket, address) = open(&target.address).await?;
-        let host = target.address.host();
-        encryption::encrypt(&mut socket, attempt, &target.tls, host).await?;
+        let track_extra = startup.track_extra;
+        let LoggedInAt {
+            socket,
+            address,
+            identity,
+        } = log_in_at(target, credentials, nonce, startup).await?;
         let encryption = socket.tls().and_then(TlsSession::description);
         let tls = encryption
             .is_some()
-            .then(|| (target.tls.clone(), Box::from(host)));
-        let mut out = Vec::new();
-        let login = ServerLogin::begin(
-            ServerLoginRequest {
-                version: ProtocolVersion::V3_0,
-                user: target.user.as_bytes().into(),
-                database: target.database.as_bytes().into(),
-                parameters: startup.parameters,
-                replication: startup.replication,
-                password: credentials.password,
-                scram_keys: credentials.scram_keys,
-                channel: encryption::channel(&socket, target.tls.channel_binding),
-                nonce,
-            },
-            &mut out,
-        );
-        let identity = log_in(login, &mut socket, out).await?;
+            .then(|| (target.tls.clone(), Box::from(target.address.host())));
         let ServerIdentity {
             parameters,
             cancel_key,
@@ -355,7 +355,7 @@ impl ServerConnection {
             ..
         } = identity;
         let reported = parameters.iter().map(|(name, value)| (&**name, &**value));
-        let following = ParameterSet::following(reported, startup.track_extra);
+        let following = ParameterSet::following(reported, track_extra);
         let connected_at = clock();
         let local = socket.stream().local_address();
         let connection = Self {
@@ -409,6 +409,67 @@ impl ServerConnection {
     }
 }
 
+/// A connection that is logged in, of no pool.
+pub struct LoggedInAt {
+    /// It.
+    pub socket: Socket,
+    /// Where it leads.
+    pub address: PeerAddress,
+    /// What the server said of itself.
+    pub identity: ServerIdentity,
+}
+
+/// Connects and logs in. Where the mode leaves encryption open, a connection that is refused for the one reason is tried the
+/// other way.
+pub async fn log_in_at(
+    target: &ServerTarget,
+    credentials: Credentials,
+    nonce: fn() -> Nonce,
+    startup: ServerStartup<'_>,
+) -> Result<LoggedInAt, ConnectError> {
+    let (first, second) = Attempt::at(target);
+    let login = (credentials.clone(), nonce());
+    let attempted = attempt(target, first, login, startup.clone()).await;
+    match (attempted, second) {
+        (Err(error), Some(second)) if encryption::is_worth_another(&error) => {
+            attempt(target, second, (credentials, nonce()), startup).await
+        }
+        (attempted, _) => attempted,
+    }
+}
+
+async fn attempt(
+    target: &ServerTarget,
+    attempt: Attempt,
+    (credentials, nonce): (Credentials, Nonce),
+    startup: ServerStartup<'_>,
+) -> Result<LoggedInAt, ConnectError> {
+    let (mut socket, address) = open(&target.address).await?;
+    let host = target.address.host();
+    encryption::encrypt(&mut socket, attempt, &target.tls, host).await?;
+    let mut out = Vec::new();
+    let login = ServerLogin::begin(
+        ServerLoginRequest {
+            version: ProtocolVersion::V3_0,
+            user: target.user.as_bytes().into(),
+            database: target.database.as_bytes().into(),
+            parameters: startup.parameters,
+            replication: startup.replication,
+            password: credentials.password,
+            scram_keys: credentials.scram_keys,
+            channel: encryption::channel(&socket, target.tls.channel_binding),
+            nonce,
+        },
+        &mut out,
+    );
+    let identity = log_in(login, &mut socket, out).await?;
+    Ok(LoggedInAt {
+        socket,
+        address,
+        identity,
+    })
+}
+
 async fn log_in(
     mut login: ServerLogin,
     socket: &mut Socket,
@@ -442,7 +503,7 @@ fn lost() -> ConnectError {
 }
 
 /// The first message in `input`, if it is complete, and how long it is.
-fn take_frame(input: &[u8]) -> Result<Option<(Frame<'_>, usize)>, ServerLoginError> {
+pub fn take_frame(input: &[u8]) -> Result<Option<(Frame<'_>, usize)>, ServerLoginError> {
     let Some(header) = input.first_chunk() else {
         return Ok(None);
     };

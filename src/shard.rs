@@ -15,12 +15,11 @@ use crate::allowance::Allowances;
 use crate::cancel;
 use crate::config::choices::OnMissing;
 use crate::config::{Config, Host};
-use crate::net::tls::ServerTls;
 use crate::pool::budget::Account;
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::startup::Replication;
 use crate::scratch::Scratch;
-use crate::server::{PasswordOf, ServerAddress, ServerCard, ServerTarget};
+use crate::server::{ServerCard, ServerTarget};
 use crate::server_pool::neighbours::Neighbours;
 use crate::server_pool::{ServerPool, TIME_ROUND, Terms, Ticket};
 use crate::session::annotator::AnnotationPolicy;
@@ -457,17 +456,6 @@ impl Shard {
         let config = &*self.config();
         let database = config.database(&key.database)?;
         let settings = config.pool_settings(&key.database, &key.user);
-        let address = match &database.host {
-            Host::Tcp(host) => ServerAddress::Tcp(host.clone(), database.port),
-            Host::SocketFolder(folder) => {
-                ServerAddress::Unix(folder.join(format!(".s.PGSQL.{}", database.port)))
-            }
-        };
-        let user: &str = database.user.as_deref().unwrap_or(&key.user);
-        let password = database
-            .password
-            .clone()
-            .or_else(|| config.user(user)?.password.clone());
         let host = match &database.host {
             Host::Tcp(host) => Arc::from(&**host),
             Host::SocketFolder(folder) => Arc::from(folder.to_string_lossy()),
@@ -493,20 +481,7 @@ impl Shard {
             max_prepared_statements: settings.max_prepared_statements,
             unnamed_statements: settings.unnamed_statements,
         };
-        let target = ServerTarget {
-            address,
-            database: database.name_on_server(&key.database).into(),
-            user: user.into(),
-            password,
-            password_of: match database.user {
-                Some(_) => PasswordOf::Database,
-                None => PasswordOf::Client,
-            },
-            tls: ServerTls::new(&database.tls).unwrap_or_else(|error| {
-                tracing::error!(database = &*key.database, "no server is reached: {error}");
-                ServerTls::broken(&database.tls)
-            }),
-        };
+        let target = ServerTarget::of(config, &key.database, &key.user)?;
         Some(Terms {
             identity: Arc::new(identity),
             settings,

@@ -13,6 +13,8 @@ const FLOORS: [&[&str]; 5] = [
     &[
         "admission",
         "acceptor",
+        "arrivals",
+        "auth_query",
         "allowance",
         "worker",
         "shard",

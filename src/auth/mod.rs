@@ -1,5 +1,6 @@
 //! Who knows a password: what is kept of it, and the exchanges that prove it. No IO, no randomness: nonces come in.
 
+pub mod backoff;
 pub mod credentials;
 pub mod hba;
 pub mod ident;

@@ -138,6 +138,11 @@ impl TlsSession {
         })
     }
 
+    /// Whether it goes on from an earlier one, without certificates' being shown again.
+    pub fn is_resumed(&self) -> bool {
+        self.0.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    }
+
     /// The protocol that was agreed on by ALPN.
     pub fn alpn(&self) -> Option<&[u8]> {
         self.0.alpn_protocol()

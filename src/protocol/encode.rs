@@ -230,6 +230,20 @@ pub fn parse(out: &mut Vec<u8>, name: &[u8], text: &[u8], parameter_types: &[u32
     });
 }
 
+/// Bind of the unnamed statement to one text, with results as text, and Execute of all its rows.
+pub fn bind_and_execute(out: &mut Vec<u8>, parameter: &[u8]) {
+    message(out, b'B', |body| {
+        // The unnamed portal, the unnamed statement, and no format but text.
+        body.extend_from_slice(&[0, 0, 0, 0]);
+        body.extend_from_slice(&1_u16.to_be_bytes());
+        let length = i32::try_from(parameter.len()).expect("shorter than a message can be");
+        body.extend_from_slice(&length.to_be_bytes());
+        body.extend_from_slice(parameter);
+        body.extend_from_slice(&[0, 0]);
+    });
+    message(out, b'E', |body| body.extend_from_slice(&[0; 5]));
+}
+
 /// Close of a prepared statement.
 pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     message(out, b'C', |body| {

@@ -281,6 +281,8 @@ label! {
         MetricPools = "metric_pools",
         /// Connections to the HTTP listener.
         HttpConnections = "http_connections",
+        /// Connections that have not logged in yet: the oldest was closed.
+        UnauthenticatedConnections = "unauthenticated_connections",
         /// Clients of the console.
         ConsoleSessions = "console_sessions",
     }

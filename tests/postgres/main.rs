@@ -7,6 +7,7 @@ mod support;
 
 mod annotation;
 mod announcements;
+mod authentication;
 mod cancel;
 mod drain;
 mod extended;

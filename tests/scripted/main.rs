@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attackers;
 mod limits;
 mod listening;
 mod losses;

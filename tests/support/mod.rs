@@ -3,6 +3,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod authority;
 pub(crate) mod collector;
 pub(crate) mod messages;
 pub(crate) mod postgres;

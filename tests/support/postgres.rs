@@ -89,3 +89,41 @@ host all md5_user      127.0.0.1/32 md5
 host all scram_user    127.0.0.1/32 scram-sha-256
 host all all           127.0.0.1/32 trust
 ";
+
+/// A psql that stays, and is asked one line after the other.
+pub(crate) struct Session {
+    process: std::process::Child,
+    replies: std::io::BufReader<std::process::ChildStdout>,
+}
+
+/// Starts a psql that stays.
+pub(crate) fn psql_session(conninfo: &str) -> Session {
+    let mut command = Binaries::find().unwrap().command("psql");
+    let mut process = command
+        .args(["-X", "-A", "-t", "-q", "-d", conninfo])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let replies = std::io::BufReader::new(process.stdout.take().unwrap());
+    Session { process, replies }
+}
+
+impl Session {
+    /// The one line that a query gives.
+    pub(crate) fn ask(&mut self, sql: &str) -> String {
+        use std::io::{BufRead as _, Write as _};
+        let input = self.process.stdin.as_mut().unwrap();
+        writeln!(input, "{sql};").unwrap();
+        let mut line = String::new();
+        self.replies.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -61,7 +61,10 @@ pub struct ServerRefusal {
 
 impl ServerRefusal {
     /// Reads an ErrorResponse: fields, each a letter and a string, up to an empty one.
-    pub(super) fn parse(mut fields: &[u8]) -> Result<Self, ServerLoginError> {
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn parse(mut fields: &[u8]) -> Result<Self, ServerLoginError> {
         let mut refusal = Self {
             severity: Box::default(),
             code: None,
