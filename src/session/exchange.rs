@@ -530,8 +530,9 @@ impl Exchange {
         now: Instant,
         mut undo: impl FnMut(Effect),
     ) -> usize {
-        if !std::mem::take(&mut self.copies_in) || in_copy_data {
-            // It has come to the data, and past the Syncs in front of them.
+        self.copies_in = false;
+        if in_copy_data {
+            // It has come to the data, and past the Syncs in front of them. Of an error behind the data that can't be told.
             self.doubtful_syncs = 0;
         }
         let Some(front) = self.outstanding.front_mut() else {

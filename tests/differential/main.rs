@@ -296,7 +296,8 @@ impl Server {
         let own = match self {
             Self::Shared => None,
             Self::Own => Some(started(Settings {
-                configuration: "max_prepared_transactions = 2\nautovacuum = off\n",
+                // With regress, EXPLAIN shows no query identifiers, in which object ids are.
+                configuration: "max_prepared_transactions = 2\nautovacuum = off\ncompute_query_id = regress\n",
                 ..Settings::default()
             })),
         };

@@ -137,6 +137,22 @@ fn a_copy_that_fails_before_it_reads_answers_the_sync_in_front_of_the_data() {
 }
 
 #[test]
+fn a_copy_that_fails_before_it_reads_may_have_been_sent_all_its_data() {
+    let mut pair = Pair::new();
+    pair.client(&[
+        "P:|COPY t FROM STDIN FREEZE|||",
+        "B:||||||||",
+        "E:|||||",
+        "S:",
+    ]);
+    pair.server(&["1:", "2:", "G:format"]);
+    pair.client(&["d:one", "c:", "S:"]);
+    let reply = [&*error("55000"), "Z:I", "Z:I"];
+    assert_eq!(pair.server(&reply), reply);
+    assert!(pair.is_releasable());
+}
+
+#[test]
 fn a_server_of_which_it_is_unknown_whether_it_answers_is_not_given_away() {
     let mut pair = Pair::new();
     pair.client(&["P:|COPY t FROM STDIN|||", "B:||||||||", "E:|||||", "S:"]);
