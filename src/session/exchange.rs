@@ -290,6 +290,22 @@ impl Exchange {
         self.outstanding.is_empty() && !self.awaits_sync && !self.skips_to_sync && !self.copies_in
     }
 
+    /// Whether a message of a new group may find a failed transaction, which is not known yet.
+    pub fn may_have_failed(&self) -> bool {
+        let ends = |request: &&OutstandingRequest| {
+            matches!(
+                request.kind,
+                RequestKind::Query | RequestKind::FunctionCall | RequestKind::Sync
+            )
+        };
+        // The one that opens a transaction is hardly one that fails in it.
+        let needed = match self.status {
+            TransactionStatus::Idle => 2,
+            TransactionStatus::InTransaction | TransactionStatus::Failed => 1,
+        };
+        !self.awaits_sync && self.outstanding.iter().filter(ends).count() >= needed
+    }
+
     /// Whether the proxy may ask for something of its own, with a Sync behind it, and no client will ever know: there is neither
     /// a transaction nor a pipeline, and what is outstanding is the proxy's own too.
     pub fn is_ready_for_own(&self) -> bool {

@@ -389,7 +389,7 @@ fn read_scope(bytes: &[u8], format: i16) -> Result<Scope, ErrorResponse> {
 }
 
 /// Whether a text may be a command on the trace context. Most texts are told apart by their first words, at next to no cost.
-fn may_be_command(text: &[u8]) -> bool {
+pub fn may_be_command(text: &[u8]) -> bool {
     let text = text.trim_ascii_start();
     let begins = match text.split_at_checked(SELECT.len()) {
         Some((first, rest)) if first.eq_ignore_ascii_case(SELECT) => {

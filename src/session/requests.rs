@@ -22,6 +22,7 @@ use crate::session::client_session::ClientSession;
 use crate::session::exchange::{
     Delivery, Effect, LocalReply, OutstandingRequest, QueryInFlight, Received, RequestKind,
 };
+use crate::session::local_statements::may_be_command;
 use crate::session::position_map::PositionMap;
 use crate::session::query_record::QueryKind;
 use crate::session::server_session::ServerSession;
@@ -397,6 +398,9 @@ impl<'a> Requests<'a> {
         let Some(_) = arrived.whole() else {
             return self.forward_query(text, None, Sent::as_it_is());
         };
+        if self.client.planned.is_none() && self.may_have_failed() && may_be_command(text) {
+            return self.pause_unsettled(out);
+        }
         let mut plan = self.client.planned.take().unwrap_or_else(|| {
             let mut plan = self.bench.plans.pop().unwrap_or_default();
             let around = self.client.surroundings(self.status());

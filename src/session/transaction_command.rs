@@ -91,6 +91,12 @@ impl<'a> TransactionCommand<'a> {
             Self::Commit { chain: false } | Self::Rollback { chain: false } => {
                 TransactionStatus::Idle
             }
+            // An error outside of a transaction.
+            Self::Commit { chain: true } | Self::Rollback { chain: true } | Self::RollbackTo(_)
+                if before == TransactionStatus::Idle =>
+            {
+                before
+            }
             Self::Commit { chain: true } | Self::Rollback { chain: true } | Self::RollbackTo(_) => {
                 TransactionStatus::InTransaction
             }
@@ -177,5 +183,6 @@ mod tests {
         assert_eq!(commit.status_after(InTransaction), Idle);
         let back = TransactionCommand::RollbackTo(Cow::Borrowed(b"a"));
         assert_eq!(back.status_after(Failed), InTransaction);
+        assert_eq!(back.status_after(Idle), Idle);
     }
 }

@@ -120,7 +120,7 @@ impl Random {
                     (0..2 + self.below(2)).map(|_| self.command()).collect();
                 vec![query(&commands.join("; "))]
             }
-            3 if PIPELINES => (0..2 + self.below(2))
+            3 => (0..2 + self.below(2))
                 .map(|_| query(&self.command()))
                 .collect(),
             _ => {
@@ -132,7 +132,7 @@ impl Random {
                         describe_portal(""),
                         execute("", 0),
                     ]);
-                    if PIPELINES && self.below(3) == 0 {
+                    if self.below(3) == 0 {
                         group.push(sync());
                     }
                 }
@@ -168,7 +168,4 @@ impl Random {
 /// A parameter that nobody has, with a name as long as the proxy's.
 const TWIN: &str = "pgspun";
 
-const STORIES: usize = 300;
-/// Whether messages are sent behind ones that are not answered yet. Not so: an error in front fails the transaction, and what is
-/// answered here behind it is answered as if it had not.
-const PIPELINES: bool = false;
+const STORIES: usize = 200;

@@ -138,6 +138,9 @@ impl Requests<'_> {
             }
             return None;
         };
+        if self.may_have_failed() {
+            return Some(self.pause_unsettled(out));
+        }
         if self.is_failed() {
             return Some(self.refuse(failed_transaction(), parse.text(), out));
         }
@@ -170,6 +173,9 @@ impl Requests<'_> {
             local.close_portal(bind.portal);
             return None;
         };
+        if self.may_have_failed() {
+            return Some(self.pause_unsettled(out));
+        }
         let refusal = if self.is_failed() {
             failed_transaction()
         } else if arrived.whole().is_none() {
@@ -244,6 +250,9 @@ impl Requests<'_> {
     ) -> Option<Disposition> {
         let (name, max_rows) = split_cstr(arrived.body)?;
         let max_rows = i32::from_be_bytes(max_rows.try_into().ok()?);
+        if self.may_have_failed() && self.client.local.as_deref_mut()?.portal(name).is_some() {
+            return Some(self.pause_unsettled(out));
+        }
         let (block, executes) = self.block();
         let ClientSession { local, trace, .. } = &mut *self.client;
         let portal = local.as_deref_mut()?.portal(name)?;
@@ -381,6 +390,12 @@ impl Requests<'_> {
             _ => Block::Inside,
         };
         (block, executes)
+    }
+
+    /// Whether the command in hand may find a failed transaction, which is not known yet.
+    pub(super) fn may_have_failed(&self) -> bool {
+        let server = self.server.as_deref();
+        server.is_some_and(|server| server.exchange.may_have_failed())
     }
 
     fn is_quiet(&self) -> bool {

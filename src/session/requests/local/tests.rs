@@ -127,6 +127,21 @@ fn the_scope_of_set_config_can_be_a_parameter_too() {
 }
 
 #[test]
+fn a_command_behind_a_group_that_may_fail_waits_to_see_whether_it_did() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    talk.begin();
+    let failing = [parse("", "SELECT nosuch"), sync()];
+    let set = [parse("", SET_FIRST), bind("", ""), execute(""), sync()];
+    let said = talk.client(&[&failing[..], &set[..]].concat());
+    assert_eq!(said, [""; 0]);
+    let refused =
+        "E 25P02 current transaction is aborted, commands ignored until end of transaction block";
+    let said = talk.server_says(&[ERROR, b"Z\0\0\0\x05E"].concat());
+    assert_eq!(said, ["E 42703 no such column", "Z E", refused, "Z E"]);
+    assert_eq!(talk.trace_id(), "");
+}
+
+#[test]
 fn several_fields_are_set_with_parameters() {
     let mut talk = Talk::new(PoolMode::Transaction);
     let set =
@@ -536,6 +551,8 @@ struct Talk {
     now: Instant,
     /// What the server got, and nobody has looked at.
     sent: Vec<u8>,
+    /// What is judged when the server has said more.
+    held: Option<Vec<u8>>,
 }
 
 impl Talk {
@@ -563,13 +580,22 @@ impl Talk {
             replies: Forwarder::new(),
             now: Instant::now(),
             sent: Vec::new(),
+            held: None,
         }
     }
 
     /// The client sends; what it reads at once.
     fn client(&mut self, messages: &[Vec<u8>]) -> Vec<String> {
         let bytes = messages.concat();
-        let (mut rest, mut said) = (&bytes[..], Vec::new());
+        if let Some(held) = &mut self.held {
+            held.extend_from_slice(&bytes);
+            return Vec::new();
+        }
+        self.judge(&bytes)
+    }
+
+    fn judge(&mut self, bytes: &[u8]) -> Vec<String> {
+        let (mut rest, mut said) = (bytes, Vec::new());
         loop {
             let (mut to_server, mut to_client) = (Outbound::new(), Outbound::new());
             let mut judge = Requests::new(
@@ -596,6 +622,10 @@ impl Talk {
                 Some(Pause::NeedsServer) => {
                     self.server = Some(ServerSession::new(ParameterSet::default().into()));
                 }
+                Some(Pause::Unsettled) => {
+                    self.held = Some(rest.to_vec());
+                    return told(&said);
+                }
                 _ => return told(&said),
             }
         }
@@ -608,7 +638,11 @@ impl Talk {
         let mut judge = Replies::new(&mut self.session, server, self.now);
         self.replies.advance(bytes, &mut judge, &mut out).unwrap();
         out.copy_rest(bytes, 0, &mut said);
-        told(&said)
+        let mut said = told(&said);
+        if let Some(held) = self.held.take() {
+            said.extend(self.judge(&held));
+        }
+        said
     }
 
     /// What the server got since the last look.
