@@ -148,7 +148,15 @@ fn keep_until_restart(current: &Config, next: &mut Config) -> Vec<&'static str> 
     keep!(workers.count);
     keep!(statistics);
     keep!(otlp);
-    keep!(log);
+    keep!(log.format);
+    keep!(log.level);
+    keep!(log.file);
+    keep!(log.connections);
+    keep!(log.disconnections);
+    keep!(log.pooler_errors);
+    keep!(log.syslog);
+    keep!(log.syslog_ident);
+    keep!(log.syslog_facility);
     kept
 }
 

@@ -2,15 +2,30 @@
 //!
 //! PgBouncer's grammar is `word [word]` and `SET word =|TO value`, one command in a text; see `admin_parse_query` in its src/admin.c.
 
+use crate::admin::select::{Select, SelectError};
 use crate::admin::show::Show;
 
 /// A command of the console.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// Nothing: a comment, or blanks.
     Empty,
     /// `SHOW x`, and `SELECT x`, its other name.
     Show(Show),
+    /// A SELECT from what can be shown.
+    Select(Select),
+    /// A SELECT whose rows are fetched by portions, under this name.
+    Declare(Box<str>, Select),
+    /// `FETCH n FROM cursor`; `None`: all.
+    Fetch(Option<usize>, Box<str>),
+    /// `CLOSE cursor`; `None`: all.
+    Close(Option<Box<str>>),
+    /// The beginning of a transaction, in which nothing differs; with its tag.
+    Begin(&'static str),
+    /// Its end, with its tag.
+    End(&'static str),
+    /// `DISCARD ALL` or `DEALLOCATE ALL`: with its tag.
+    Forget(&'static str),
     /// `SHOW x` of a setting that clients ask for without need.
     ShowSetting(&'static ClientSetting),
     /// `SET x = y` of such a setting, which changes nothing.
@@ -112,6 +127,9 @@ pub enum CommandError {
     /// A word is longer than any that is known.
     #[error("bad arguments")]
     BadArguments,
+    /// A SELECT that can't be read.
+    #[error(transparent)]
+    Select(#[from] SelectError),
 }
 
 /// The longest command word, the longest argument and the longest value (PgBouncer's buffers, less their terminator).
@@ -126,6 +144,9 @@ impl Command {
     /// If it is no command.
     pub fn parse(text: &str) -> Result<Self, CommandError> {
         let unknown = || CommandError::Unknown(text.into());
+        if let Some(command) = Self::parse_sql(text)? {
+            return Ok(command);
+        }
         let mut tokens = tokens(text).ok_or_else(unknown)?;
         if tokens.last() == Some(&Token::Semicolon) {
             tokens.pop();
@@ -179,7 +200,17 @@ impl Command {
     /// Whether it only tells: what those in `stats_users` may ask.
     pub fn is_harmless(&self) -> bool {
         match self {
-            Self::Empty | Self::Show(_) | Self::ShowSetting(_) | Self::IgnoredSet => true,
+            Self::Empty
+            | Self::Show(_)
+            | Self::Select(_)
+            | Self::Declare(..)
+            | Self::Fetch(..)
+            | Self::Close(_)
+            | Self::Begin(_)
+            | Self::End(_)
+            | Self::Forget(_)
+            | Self::ShowSetting(_)
+            | Self::IgnoredSet => true,
             Self::Set { .. }
             | Self::Reload
             | Self::Pause(_)
@@ -193,6 +224,46 @@ impl Command {
             | Self::Suspend
             | Self::Shutdown(_) => false,
         }
+    }
+
+    /// What is none of PgBouncer's commands, but what postgres_fdw and drivers say around a SELECT.
+    fn parse_sql(text: &str) -> Result<Option<Self>, CommandError> {
+        let statement = text.trim().trim_end_matches(';').trim_end();
+        let lower = statement.to_ascii_lowercase();
+        let words: Vec<&str> = lower.split_ascii_whitespace().collect();
+        Ok(Some(match &*words {
+            ["select", rest @ ..] if rest.contains(&"from") => Self::Select(Select::parse(text)?),
+            ["declare", cursor, rest @ ..]
+                if rest.windows(2).any(|words| words == ["for", "select"]) =>
+            {
+                let at = lower.find(" for select").map_or(0, |at| at + " for ".len());
+                let select = Select::parse(statement.get(at..).unwrap_or_default())?;
+                Self::Declare((*cursor).into(), select)
+            }
+            ["fetch", "forward", count, "from" | "in", cursor]
+            | ["fetch", count, "from" | "in", cursor] => {
+                let number = match *count {
+                    "all" => None,
+                    "next" => Some(1),
+                    count => match count.parse() {
+                        Ok(number) => Some(number),
+                        Err(_) => return Ok(None),
+                    },
+                };
+                Self::Fetch(number, (*cursor).into())
+            }
+            ["close", "all"] => Self::Close(None),
+            ["close", cursor] => Self::Close(Some((*cursor).into())),
+            ["begin", ..] => Self::Begin("BEGIN"),
+            ["start", "transaction", ..] => Self::Begin("START TRANSACTION"),
+            ["commit" | "end"] | ["commit" | "end", "transaction" | "work"] => Self::End("COMMIT"),
+            ["rollback" | "abort"] | ["rollback" | "abort", "transaction" | "work"] => {
+                Self::End("ROLLBACK")
+            }
+            ["discard", "all"] => Self::Forget("DISCARD ALL"),
+            ["deallocate", "all"] => Self::Forget("DEALLOCATE ALL"),
+            _ => return Ok(None),
+        }))
     }
 
     fn show(what: &str) -> Option<Self> {
@@ -281,7 +352,7 @@ fn tokens(mut rest: &str) -> Option<Vec<Token>> {
 }
 
 /// What stands in quotes at the beginning of `text`, and what follows. A doubled quote stands for one.
-fn quoted(text: &str, quote: char) -> Option<(String, &str)> {
+pub(super) fn quoted(text: &str, quote: char) -> Option<(String, &str)> {
     let mut word = String::new();
     let mut rest = text.strip_prefix(quote)?;
     loop {
@@ -376,6 +447,30 @@ mod tests {
             shutdown("SHUTDOWN WAIT_FOR_CLIENTS;"),
             Ok(Command::Shutdown(Shutdown::WaitForClients))
         );
+    }
+
+    #[test]
+    fn a_select_may_come_in_a_cursor_and_a_transaction() {
+        let Ok(Command::Declare(name, select)) =
+            Command::parse("DECLARE c1 CURSOR FOR SELECT calls FROM public.Queries")
+        else {
+            panic!("not a cursor");
+        };
+        assert_eq!((&*name, &*select.view), ("c1", "queries"));
+        for (text, command) in [
+            ("FETCH 100 FROM c1", Command::Fetch(Some(100), "c1".into())),
+            ("fetch all in c1;", Command::Fetch(None, "c1".into())),
+            ("CLOSE c1", Command::Close(Some("c1".into()))),
+            (
+                "START TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+                Command::Begin("START TRANSACTION"),
+            ),
+            ("COMMIT TRANSACTION", Command::End("COMMIT")),
+            ("abort", Command::End("ROLLBACK")),
+            ("DEALLOCATE ALL", Command::Forget("DEALLOCATE ALL")),
+        ] {
+            assert_eq!(Command::parse(text), Ok(command), "{text}");
+        }
     }
 
     #[test]

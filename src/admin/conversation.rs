@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::admin::command::{Command, CommandError};
+use crate::admin::select::SelectError;
 use crate::admin::table::{Column, Format, Table, Type, write_description, write_row};
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
@@ -25,6 +26,8 @@ pub struct Conversation {
     is_skipping: bool,
     /// Whose answer is awaited.
     asked: Option<Asked>,
+    cursors: HashMap<Box<str>, Table>,
+    is_in_transaction: bool,
 }
 
 #[derive(Debug)]
@@ -38,7 +41,18 @@ struct Portal {
 #[derive(Debug)]
 enum Asked {
     Query,
-    Execute { portal: Box<[u8]>, max_rows: usize },
+    Execute {
+        portal: Box<[u8]>,
+        max_rows: usize,
+    },
+    /// The columns come with the rows: of this portal, or of a statement.
+    Describe {
+        portal: Option<Box<[u8]>>,
+    },
+    /// In a query.
+    Declare {
+        cursor: Box<str>,
+    },
 }
 
 /// What is to be done about a message.
@@ -76,8 +90,32 @@ impl Answer {
 
 impl From<CommandError> for ErrorResponse {
     fn from(error: CommandError) -> Self {
-        Self::error(SqlState::PROTOCOL_VIOLATION, error.to_string())
+        let code = match &error {
+            CommandError::Unknown(_) | CommandError::BadArguments => SqlState::PROTOCOL_VIOLATION,
+            CommandError::Select(error) => return Self::from(error.clone()),
+        };
+        Self::error(code, error.to_string())
     }
+}
+
+impl From<SelectError> for ErrorResponse {
+    fn from(error: SelectError) -> Self {
+        let code = match &error {
+            SelectError::Syntax(_) => SqlState::SYNTAX_ERROR,
+            SelectError::NoColumn(_) => SqlState::UNDEFINED_COLUMN,
+        };
+        Self::error(code, error.to_string())
+    }
+}
+
+/// What is known of a command's columns before it is run.
+enum Columns {
+    /// It returns no rows.
+    None,
+    /// These.
+    Known(Cow<'static, [Column]>),
+    /// They come with the rows.
+    Unknown,
 }
 
 impl Command {
@@ -89,6 +127,15 @@ impl Command {
                 Some(Cow::Owned(vec![Column::new(setting.name, Type::Text)]))
             }
             _ => None,
+        }
+    }
+}
+
+impl Command {
+    fn known_columns(&self) -> Columns {
+        match self {
+            Self::Select(_) => Columns::Unknown,
+            _ => self.columns().map_or(Columns::None, Columns::Known),
         }
     }
 }
@@ -112,7 +159,7 @@ impl Conversation {
             Some(FrontendTag::Sync) => {
                 self.is_skipping = false;
                 self.portals.clear();
-                encode::ready_for_query(out, TransactionStatus::Idle);
+                encode::ready_for_query(out, self.status());
                 return Ok(Step::Next);
             }
             Some(FrontendTag::Query) => {
@@ -121,12 +168,11 @@ impl Conversation {
                 let (text, _) = split_cstr(frame.body).ok_or_else(malformed)?;
                 return Ok(match Command::parse(&String::from_utf8_lossy(text)) {
                     Ok(command) => {
-                        self.asked = Some(Asked::Query);
-                        Step::Run(command)
+                        return Ok(self.on_query(command, out));
                     }
                     Err(error) => {
                         ErrorResponse::from(error).encode(out);
-                        encode::ready_for_query(out, TransactionStatus::Idle);
+                        encode::ready_for_query(out, self.status());
                         Step::Next
                     }
                 });
@@ -146,7 +192,10 @@ impl Conversation {
                 self.on_bind(&bind, bound, out)
             }
             Some(FrontendTag::Describe) => {
-                self.on_describe(Target::read(frame.body).ok_or_else(malformed)?, out)
+                match self.on_describe(Target::read(frame.body).ok_or_else(malformed)?, out) {
+                    Ok(step) => return Ok(step),
+                    Err(error) => Err(error),
+                }
             }
             Some(FrontendTag::Execute) => {
                 let (portal, rest) = split_cstr(frame.body).ok_or_else(malformed)?;
@@ -205,8 +254,35 @@ impl Conversation {
                     Answer::Empty => encode::empty_query_response(out),
                     Answer::Failed(error) => error.encode(out),
                 }
-                encode::ready_for_query(out, TransactionStatus::Idle);
+                encode::ready_for_query(out, self.status());
             }
+            Asked::Declare { cursor } => {
+                match answer {
+                    Answer::Rows(table) if self.cursors.len() < MAX_NAMES => {
+                        self.cursors.insert(cursor, table);
+                        encode::command_complete(out, "DECLARE CURSOR");
+                    }
+                    Answer::Failed(error) => error.encode(out),
+                    _ => too_many().encode(out),
+                }
+                encode::ready_for_query(out, self.status());
+            }
+            Asked::Describe { portal } => match (answer, portal) {
+                (Answer::Rows(table), Some(name)) => {
+                    if let Some(portal) = self.portals.get_mut(&name) {
+                        write_description(&table.columns, |number| portal.format(number), out);
+                        portal.rest = Some(table);
+                    }
+                }
+                (Answer::Rows(table), None) => {
+                    write_description(&table.columns, |_| Format::Text, out);
+                }
+                (Answer::Failed(error), _) => {
+                    self.is_skipping = true;
+                    error.encode(out);
+                }
+                _ => encode::no_data(out),
+            },
             Asked::Execute { portal, max_rows } => match answer {
                 Answer::Rows(table) => {
                     if let Some(portal) = self.portals.get_mut(&portal) {
@@ -226,6 +302,88 @@ impl Conversation {
                 }
             },
         }
+    }
+
+    fn status(&self) -> TransactionStatus {
+        match self.is_in_transaction {
+            true => TransactionStatus::InTransaction,
+            false => TransactionStatus::Idle,
+        }
+    }
+
+    fn on_query(&mut self, command: Command, out: &mut Vec<u8>) -> Step {
+        if let Some(done) = self.here(&command, Purpose::Query, out) {
+            if let Err(error) = done {
+                error.encode(out);
+            }
+            encode::ready_for_query(out, self.status());
+            return Step::Next;
+        }
+        match command {
+            Command::Declare(cursor, select) => {
+                self.asked = Some(Asked::Declare { cursor });
+                Step::Run(Command::Select(select))
+            }
+            command => {
+                self.asked = Some(Asked::Query);
+                Step::Run(command)
+            }
+        }
+    }
+
+    /// Does what is only of this conversation: `None` where the command is to be run.
+    fn here(
+        &mut self,
+        command: &Command,
+        purpose: Purpose,
+        out: &mut Vec<u8>,
+    ) -> Option<Result<(), ErrorResponse>> {
+        match command {
+            Command::Begin(tag) => {
+                self.is_in_transaction = true;
+                encode::command_complete(out, tag);
+            }
+            Command::End(tag) => {
+                self.is_in_transaction = false;
+                self.cursors.clear();
+                encode::command_complete(out, tag);
+            }
+            Command::Forget(tag) => {
+                self.statements.clear();
+                self.cursors.clear();
+                encode::command_complete(out, tag);
+            }
+            Command::Close(cursor) => {
+                match cursor {
+                    None => self.cursors.clear(),
+                    Some(name) if self.cursors.remove(name).is_some() => {}
+                    Some(name) => return Some(Err(no_cursor(name))),
+                }
+                encode::command_complete(out, "CLOSE CURSOR");
+            }
+            Command::Fetch(count, name) => {
+                let Some(table) = self.cursors.get_mut(name) else {
+                    return Some(Err(no_cursor(name)));
+                };
+                let format = |_| Format::Text;
+                if purpose == Purpose::Query {
+                    write_description(&table.columns, format, out);
+                }
+                let count = count.unwrap_or(usize::MAX).min(table.rows.len());
+                for row in table.rows.drain(..count) {
+                    write_row(&table.columns, &row, format, out);
+                }
+                encode::command_complete(out, &format!("FETCH {count}"));
+            }
+            Command::Declare(..) if purpose == Purpose::Execute => {
+                return Some(Err(ErrorResponse::error(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    "DECLARE is a simple query on the console: an Execute fetches by portions without it",
+                )));
+            }
+            _ => return None,
+        }
+        Some(Ok(()))
     }
 
     fn on_parse(&mut self, parse: &Parse<'_>, out: &mut Vec<u8>) -> Result<(), ErrorResponse> {
@@ -268,28 +426,49 @@ impl Conversation {
         Ok(())
     }
 
-    fn on_describe(&self, target: Target<'_>, out: &mut Vec<u8>) -> Result<(), ErrorResponse> {
-        let columns = match target {
-            Target::Statement(name) => {
-                let command = self.statement(name)?;
-                encode::message(out, b't', |body| body.extend_from_slice(&[0, 0]));
-                command.columns()
+    fn on_describe(
+        &mut self,
+        target: Target<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Step, ErrorResponse> {
+        let (command, portal) = match target {
+            Target::Statement(name) => (self.statement(name)?, None),
+            Target::Portal(name) => {
+                let portal = self.portal(name)?;
+                (&portal.command, Some((name, portal)))
             }
-            Target::Portal(name) => self.portal(name)?.command.columns(),
         };
-        let portal = match target {
-            Target::Portal(name) => self.portals.get(name),
-            Target::Statement(_) => None,
-        };
+        let columns = command.known_columns();
+        let mut described = None;
+        match &columns {
+            Columns::Unknown => {
+                described = Some((
+                    command.clone(),
+                    portal.map(|(name, _)| Box::<[u8]>::from(name)),
+                ));
+            }
+            Columns::None | Columns::Known(_) => {}
+        }
+        if matches!(target, Target::Statement(_)) {
+            // No parameters.
+            encode::message(out, b't', |body| body.extend_from_slice(&[0, 0]));
+        }
         match columns {
-            Some(columns) => write_description(
+            Columns::Known(columns) => write_description(
                 &columns,
-                |number| portal.map_or(Format::Text, |portal| portal.format(number)),
+                |number| portal.map_or(Format::Text, |(_, portal)| portal.format(number)),
                 out,
             ),
-            None => encode::no_data(out),
+            Columns::None => encode::no_data(out),
+            Columns::Unknown => {}
         }
-        Ok(())
+        Ok(match described {
+            Some((command, portal)) => {
+                self.asked = Some(Asked::Describe { portal });
+                Step::Run(command)
+            }
+            None => Step::Next,
+        })
     }
 
     fn on_execute(
@@ -304,6 +483,9 @@ impl Conversation {
         {
             portal.send(max_rows, out);
             return Ok(Step::Next);
+        }
+        if let Some(done) = self.here(&command, Purpose::Execute, out) {
+            return done.map(|()| Step::Next);
         }
         self.asked = Some(Asked::Execute {
             portal: name.into(),
@@ -331,6 +513,20 @@ impl Conversation {
             )
         })
     }
+}
+
+/// How a command came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Query,
+    Execute,
+}
+
+fn no_cursor(name: &str) -> ErrorResponse {
+    ErrorResponse::error(
+        SqlState::INVALID_CURSOR_NAME,
+        format!("cursor \"{name}\" does not exist"),
+    )
 }
 
 /// The tag of everything that returns rows, also under the name SELECT.
@@ -405,13 +601,17 @@ impl Bound {
     }
 }
 
+fn too_many() -> ErrorResponse {
+    ErrorResponse::error(
+        SqlState::PROGRAM_LIMIT_EXCEEDED,
+        format!("a console session has at most {MAX_NAMES} statements, portals and cursors"),
+    )
+}
+
 /// Keeps what has this name; the empty name can be taken again.
 fn keep<T>(named: &mut HashMap<Box<[u8]>, T>, name: &[u8], value: T) -> Result<(), ErrorResponse> {
     if named.len() >= MAX_NAMES && !named.contains_key(name) {
-        return Err(ErrorResponse::error(
-            SqlState::PROGRAM_LIMIT_EXCEEDED,
-            format!("a console session has at most {MAX_NAMES} statements and portals"),
-        ));
+        return Err(too_many());
     }
     named.insert(name.into(), value);
     Ok(())

@@ -26,4 +26,6 @@ const USAGE: &str = "
 \tKILL_CLIENT <client_id>
 \tSHUTDOWN
 \tSHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS
-\tWAIT_CLOSE [<db>]";
+\tWAIT_CLOSE [<db>]
+\tSHOW DRAIN
+\tSELECT <columns> FROM <any of these> [WHERE ...] [ORDER BY ...] [LIMIT ...]";

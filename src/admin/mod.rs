@@ -2,11 +2,13 @@
 
 pub mod command;
 pub mod conversation;
+pub mod select;
 pub mod show;
 pub mod table;
 
 mod help;
 mod orders;
+mod own;
 mod rows;
 mod session;
 mod settings;
@@ -23,6 +25,7 @@ use crate::admin::command::{Command, Shutdown};
 use crate::admin::conversation::Answer;
 use crate::admin::orders::Standing;
 use crate::admin::rows::{Rows, Sight};
+use crate::admin::select::Select;
 use crate::admin::show::Show;
 use crate::admin::snapshot::Snapshot;
 use crate::admin::statistics::{ByDatabase, History};
@@ -30,6 +33,7 @@ use crate::admin::table::{Table, Value};
 use crate::admin::visitors::{Guest, Visitors};
 use crate::admission::Visitor;
 use crate::config::ConsoleRole;
+use crate::config::choices::LogFormat;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::reload::Reloader;
 use crate::shard::clock;
@@ -102,8 +106,8 @@ impl Console {
     /// Takes what was counted at the end of each `stats_period`, and logs the averages.
     pub async fn keep_statistics(self: Arc<Self>) {
         loop {
-            let console = self.reloader.config().await.console.clone();
-            tokio::time::sleep(console.stats_period).await;
+            let log = self.reloader.config().await.log.clone();
+            tokio::time::sleep(log.stats_period).await;
             let counted = self.count();
             let now = clock();
             let averages = {
@@ -111,7 +115,7 @@ impl Console {
                 history.turn(counted.clone(), now);
                 history.averages_of_all(&counted, now)
             };
-            if console.log_stats {
+            if log.stats && log.format == LogFormat::PgBouncer {
                 tracing::info!("{}", averages.in_words());
             }
         }
@@ -129,6 +133,7 @@ impl Console {
                 Answer::failed("admin access needed")
             }
             Command::Show(show) => self.show(show).await,
+            Command::Select(select) => self.select(&select, guest.role).await,
             Command::ShowSetting(setting) => Answer::Rows(Table {
                 columns: Command::ShowSetting(setting).columns().unwrap_or_default(),
                 rows: vec![vec![Value::text(setting.value)]],
@@ -148,6 +153,13 @@ impl Console {
             Command::Enable(database) => self.order_enable(database.as_deref()).await,
             Command::WaitClose(database) => self.order_wait_close(database.as_deref()).await,
             Command::Shutdown(how) => self.order_shutdown(how).await,
+            // The conversation does these itself.
+            Command::Declare(..)
+            | Command::Fetch(..)
+            | Command::Close(_)
+            | Command::Begin(_)
+            | Command::End(_)
+            | Command::Forget(_) => Answer::Empty,
             Command::Suspend => Answer::Failed(ErrorResponse::error(
                 SqlState::FEATURE_NOT_SUPPORTED,
                 "SUSPEND is not supported: no other process takes over; PAUSE stops the work",
@@ -205,16 +217,40 @@ impl Console {
             Show::ActiveSockets => self.look(|sight| sight.sockets(rows::is_at_work)).await,
             Show::Users => self.look(|sight| sight.users()).await,
             Show::Lists => self.look(|sight| sight.lists()).await,
+            Show::Drain => self.drain().await,
             Show::Mem => self.look(|sight| sight.memory()).await,
-            // None are known: no peers, no zones, no names kept; and no take-over that would need descriptors.
-            Show::Peers | Show::PeerPools | Show::DnsZones | Show::DnsHosts | Show::Fds => {
-                Vec::new()
-            }
+            Show::Peers => rows::peers(&*self.reloader.config().await),
+            Show::PeerPools => rows::peer_pools(&*self.reloader.config().await),
+            // No zones and no names are kept; and there is no take-over that would need descriptors.
+            Show::DnsZones | Show::DnsHosts | Show::Fds => Vec::new(),
         };
         Answer::Rows(Table {
             columns: show.columns(),
             rows,
         })
+    }
+
+    async fn select(&self, select: &Select, role: ConsoleRole) -> Answer {
+        let view = &*select.view;
+        let answer = match Show::from_name(view).filter(|show| *show != Show::Help) {
+            Some(Show::Fds) if role != ConsoleRole::Admin => {
+                return Answer::failed("admin access needed");
+            }
+            Some(show) => self.show(show).await,
+            None => {
+                return Answer::Failed(ErrorResponse::error(
+                    SqlState::UNDEFINED_TABLE,
+                    format!("relation \"{view}\" does not exist"),
+                ));
+            }
+        };
+        match answer {
+            Answer::Rows(table) => match select.of(table) {
+                Ok(selected) => Answer::Rows(selected),
+                Err(error) => Answer::Failed(error.into()),
+            },
+            other => other,
+        }
     }
 
     /// What there is to see of all workers now.

@@ -274,9 +274,9 @@ impl Sight<'_> {
         let items = [
             ("databases", databases),
             ("users", users),
-            ("peers", 0),
+            ("peers", self.config.peers.len()),
             ("pools", pools),
-            ("peer_pools", 0),
+            ("peer_pools", self.config.peers.len()),
             // Nothing is kept for clients and servers that are not there.
             ("free_clients", 0),
             ("used_clients", clients),
@@ -336,6 +336,33 @@ impl Sight<'_> {
         });
         rows.to_vec()
     }
+}
+
+pub(super) fn peers(config: &Config) -> Rows {
+    let rows = config.peers.iter().map(|(id, peer)| {
+        vec![
+            Value::Int((*id).into()),
+            Value::text(host(&peer.host)),
+            Value::Int(peer.port.into()),
+            // As many connections as there are cancels.
+            Value::Int(0),
+        ]
+    });
+    rows.collect()
+}
+
+/// Cancels are passed on at once, over a connection for each: there is nothing to count between two turns.
+pub(super) fn peer_pools(config: &Config) -> Rows {
+    let row = |id: &u8| {
+        vec![
+            Value::Int((*id).into()),
+            Value::Int(0),
+            Value::Int(0),
+            Value::Int(0),
+            Value::Int(0),
+        ]
+    };
+    config.peers.keys().map(row).collect()
 }
 
 /// Whether something goes on with it.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::admin::table::Value;
 use crate::config::choices::{AuthMethod, PoolMode};
-use crate::config::{Config, PoolSettings};
+use crate::config::tls::{TextFile, TlsMode};
+use crate::config::{Config, PoolSettings, UnixSocket};
 
 /// A setting.
 struct Setting {
@@ -15,7 +16,7 @@ struct Setting {
     default: Option<&'static str>,
     /// Whether it can be changed while the proxy runs.
     changeable: bool,
-    /// What it is now; `None`: the default, which nothing can change.
+    /// What it is now; `None`: it has no counterpart, and is what the ini file says, or else the default.
     value: Option<fn(&Config) -> String>,
 }
 
@@ -27,9 +28,11 @@ pub(super) fn rows(config: &Config) -> Vec<Vec<Value>> {
             let default = setting
                 .default
                 .map_or(Value::Null, |text| Value::Text(text.into()));
-            let value = setting
-                .value
-                .map_or_else(|| default.clone(), |value| Value::text(value(config)));
+            let value = match (setting.value, config.written.get(setting.key)) {
+                (Some(value), _) => Value::text(value(config)),
+                (None, Some(written)) => Value::text(&**written),
+                (None, None) => default.clone(),
+            };
             let changeable = if setting.changeable { "yes" } else { "no" };
             vec![
                 Value::Text(setting.key.into()),
@@ -66,8 +69,8 @@ pub(super) fn set(config: &mut Config, key: &str, value: &str) -> Result<(), Str
     match known.key {
         "admin_users" => config.console.admin_users = list(value),
         "stats_users" => config.console.stats_users = list(value),
-        "stats_period" => config.console.stats_period = positive(value)?,
-        "log_stats" => config.console.log_stats = switch(value)?,
+        "stats_period" => config.log.stats_period = positive(value)?,
+        "log_stats" => config.log.stats = switch(value)?,
         "max_client_conn" => {
             let limit = NonZeroUsize::new(number(value)?);
             config.listen.max_client_connections = limit.ok_or("It must be positive.")?;
@@ -231,6 +234,41 @@ fn names(users: &[Box<str>]) -> String {
     users.join(", ")
 }
 
+fn file(file: Option<&TextFile>) -> String {
+    file.map(|file| file.name.to_string()).unwrap_or_default()
+}
+
+fn unix(config: &Config, said: impl Fn(&UnixSocket) -> String) -> String {
+    config
+        .listen
+        .unix_socket
+        .as_ref()
+        .map(said)
+        .unwrap_or_default()
+}
+
+/// PgBouncer's word for a mode of TLS.
+fn tls_mode(mode: TlsMode) -> &'static str {
+    match mode {
+        TlsMode::Disable => "disable",
+        TlsMode::Allow => "allow",
+        TlsMode::Prefer => "prefer",
+        TlsMode::Require => "require",
+        TlsMode::VerifyCa => "verify-ca",
+        TlsMode::VerifyFull => "verify-full",
+    }
+}
+
+/// Can be changed, is what the configuration says, and has no default in PgBouncer.
+const fn may_be(key: &'static str, value: fn(&Config) -> String) -> Setting {
+    Setting {
+        key,
+        default: None,
+        changeable: true,
+        value: Some(value),
+    }
+}
+
 /// Can be changed, and is what the configuration says.
 const fn live(key: &'static str, default: &'static str, value: fn(&Config) -> String) -> Setting {
     Setting {
@@ -269,12 +307,20 @@ const SETTINGS: &[Setting] = &[
         names(&config.console.admin_users)
     }),
     unset("application_name_add_host", Some("0"), true),
-    unset("auth_dbname", None, true),
-    unset("auth_file", None, true),
-    unset("auth_hba_file", Some(""), true),
-    unset("auth_ident_file", None, true),
+    may_be("auth_dbname", |config| {
+        config.auth.dbname.as_deref().unwrap_or_default().into()
+    }),
+    may_be("auth_file", |config| {
+        config.auth.userlist.as_deref().unwrap_or_default().into()
+    }),
+    live("auth_hba_file", "", |config| {
+        file(config.auth.hba.as_ref().map(|hba| &hba.file))
+    }),
+    may_be("auth_ident_file", |config| file(config.auth.ident.as_ref())),
     unset("auth_ldap_options", None, true),
-    unset("auth_query", Some(AUTH_QUERY), true),
+    live("auth_query", AUTH_QUERY, |config| {
+        config.auth.query.to_string()
+    }),
     live("auth_type", "md5", |config| {
         let method = match config.auth.method {
             AuthMethod::Any => "any",
@@ -288,7 +334,9 @@ const SETTINGS: &[Setting] = &[
         };
         method.into()
     }),
-    unset("auth_user", None, true),
+    may_be("auth_user", |config| {
+        config.auth.user.as_deref().unwrap_or_default().into()
+    }),
     unset("autodb_idle_timeout", Some("3600"), true),
     unset("cancel_wait_timeout", Some("10"), true),
     live("client_idle_timeout", "0", |config| {
@@ -298,14 +346,22 @@ const SETTINGS: &[Setting] = &[
         seconds(config.listen.login_timeout)
     }),
     unset("client_tls13_ciphers", Some(""), true),
-    unset("client_tls_ca_file", Some(""), true),
-    unset("client_tls_cert_file", Some(""), true),
+    live("client_tls_ca_file", "", |config| {
+        file(config.listen.tls.ca.as_ref())
+    }),
+    live("client_tls_cert_file", "", |config| {
+        file(config.listen.tls.cert.as_ref())
+    }),
     unset("client_tls_ciphers", Some("default"), true),
     unset("client_tls_dheparams", Some("auto"), true),
     unset("client_tls_ecdhcurve", Some("auto"), true),
-    unset("client_tls_key_file", Some(""), true),
+    live("client_tls_key_file", "", |config| {
+        file(config.listen.tls.key.as_ref())
+    }),
     unset("client_tls_protocols", Some("secure"), true),
-    unset("client_tls_sslmode", Some("disable"), true),
+    live("client_tls_sslmode", "disable", |config| {
+        tls_mode(config.listen.tls.mode).into()
+    }),
     unset("conffile", None, true),
     live("default_pool_size", "20", |config| count(config.pool.size)),
     unset("disable_pqexec", Some("0"), false),
@@ -315,7 +371,9 @@ const SETTINGS: &[Setting] = &[
     live("idle_transaction_timeout", "0", |config| {
         limit(config.pool.idle_transaction_timeout)
     }),
-    unset("ignore_startup_parameters", Some(""), true),
+    live("ignore_startup_parameters", "", |config| {
+        names(&config.pool.ignore_startup_parameters)
+    }),
     unset("job_name", Some("pgbouncer"), false),
     fixed("listen_addr", "", |config| {
         let addresses = config.listen.addresses.iter();
@@ -328,10 +386,16 @@ const SETTINGS: &[Setting] = &[
     fixed("listen_port", "6432", |config| {
         config.listen.port().to_string()
     }),
-    unset("log_connections", Some("1"), true),
-    unset("log_disconnections", Some("1"), true),
-    unset("log_pooler_errors", Some("1"), true),
-    live("log_stats", "1", |config| flag(config.console.log_stats)),
+    fixed("log_connections", "1", |config| {
+        flag(config.log.connections)
+    }),
+    fixed("log_disconnections", "1", |config| {
+        flag(config.log.disconnections)
+    }),
+    fixed("log_pooler_errors", "1", |config| {
+        flag(config.log.pooler_errors)
+    }),
+    live("log_stats", "1", |config| flag(config.log.stats)),
     unset("logfile", Some(""), true),
     live("max_client_conn", "100", |config| {
         config.listen.max_client_connections.to_string()
@@ -355,7 +419,7 @@ const SETTINGS: &[Setting] = &[
     live("min_pool_size", "0", |config| {
         config.pool.min_size.to_string()
     }),
-    unset("peer_id", Some("0"), true),
+    fixed("peer_id", "0", |config| config.listen.peer_id.to_string()),
     unset("pidfile", Some(""), false),
     unset("pkt_buf", Some("4096"), false),
     live("pool_mode", "session", |config| {
@@ -378,7 +442,9 @@ const SETTINGS: &[Setting] = &[
     }),
     unset("resolv_conf", Some(""), false),
     unset("sbuf_loopcnt", Some("5"), true),
-    unset("scram_iterations", Some("4096"), true),
+    live("scram_iterations", "4096", |config| {
+        config.auth.scram_iterations.to_string()
+    }),
     live("server_check_delay", "30", |config| {
         seconds(config.pool.server_check_delay)
     }),
@@ -420,15 +486,23 @@ const SETTINGS: &[Setting] = &[
         flag(config.pool.server_round_robin)
     }),
     unset("server_tls13_ciphers", Some(""), true),
-    unset("server_tls_ca_file", Some(""), true),
-    unset("server_tls_cert_file", Some(""), true),
+    live("server_tls_ca_file", "", |config| {
+        file(config.server_tls.ca.as_ref())
+    }),
+    live("server_tls_cert_file", "", |config| {
+        file(config.server_tls.cert.as_ref())
+    }),
     unset("server_tls_ciphers", Some("default"), true),
-    unset("server_tls_key_file", Some(""), true),
+    live("server_tls_key_file", "", |config| {
+        file(config.server_tls.key.as_ref())
+    }),
     unset("server_tls_protocols", Some("secure"), true),
-    unset("server_tls_sslmode", Some("prefer"), true),
-    unset("so_reuseport", Some("0"), false),
+    live("server_tls_sslmode", "prefer", |config| {
+        tls_mode(config.server_tls.mode).into()
+    }),
+    fixed("so_reuseport", "0", |config| flag(config.listen.reuse_port)),
     live("stats_period", "60", |config| {
-        seconds(config.console.stats_period)
+        seconds(config.log.stats_period)
     }),
     live("stats_users", "", |config| {
         names(&config.console.stats_users)
@@ -444,13 +518,25 @@ const SETTINGS: &[Setting] = &[
     unset("tcp_keepintvl", Some("0"), true),
     unset("tcp_socket_buffer", Some("0"), true),
     unset("tcp_user_timeout", Some("0"), true),
-    unset("track_extra_parameters", Some("IntervalStyle"), false),
+    fixed("track_extra_parameters", "IntervalStyle", |config| {
+        names(&config.pool.track_extra_parameters)
+    }),
     live("transaction_timeout", "0", |config| {
         limit(config.pool.transaction_timeout)
     }),
-    unset("unix_socket_dir", Some("/tmp"), false),
-    unset("unix_socket_group", Some(""), false),
-    unset("unix_socket_mode", Some("0777"), false),
+    fixed("unix_socket_dir", "/tmp", |config| {
+        unix(config, |socket| socket.folder.to_string())
+    }),
+    fixed("unix_socket_group", "", |config| {
+        unix(config, |socket| {
+            socket.group.as_deref().unwrap_or_default().into()
+        })
+    }),
+    fixed("unix_socket_mode", "0777", |config| {
+        unix(config, |socket| {
+            format!("{:#05o}", socket.mode).replacen("0o", "0", 1)
+        })
+    }),
     unset("user", None, false),
     unset("verbose", None, true),
 ];
@@ -521,7 +607,9 @@ mod tests {
         let settable = SETTINGS
             .iter()
             .filter(|setting| setting.value.is_some() && setting.changeable);
-        for setting in settable.filter(|setting| setting.key != "auth_type") {
+        let by_file = ["auth_", "client_tls_", "server_tls_", "ignore_", "scram_"];
+        let by_file = |key: &str| by_file.iter().any(|prefix| key.starts_with(prefix));
+        for setting in settable.filter(|setting| !by_file(setting.key)) {
             let mut config = Config::default();
             let value = match setting.key {
                 "pool_mode" => "statement",

@@ -51,15 +51,18 @@ pub enum Show {
     Fds,
     /// What can be asked.
     Help,
+    /// pgspan's own: what a shutdown would wait for.
+    Drain,
 }
 
-const NAMES: [(&str, Show); 22] = [
+const NAMES: [(&str, Show); 23] = [
     ("active_sockets", Show::ActiveSockets),
     ("clients", Show::Clients),
     ("config", Show::Config),
     ("databases", Show::Databases),
     ("dns_hosts", Show::DnsHosts),
     ("dns_zones", Show::DnsZones),
+    ("drain", Show::Drain),
     ("fds", Show::Fds),
     ("help", Show::Help),
     ("lists", Show::Lists),
@@ -112,6 +115,7 @@ impl Show {
             Self::DnsZones => DNS_ZONES,
             Self::Fds => FDS,
             Self::Help => &[],
+            Self::Drain => DRAIN,
         })
     }
 }
@@ -322,6 +326,15 @@ const MEM: &[Column] = &[
 const DNS_HOSTS: &[Column] = &[text("hostname"), int8("ttl"), text("addrs")];
 
 const DNS_ZONES: &[Column] = &[text("zonename"), int8("serial"), int4("count")];
+
+const DRAIN: &[Column] = &[
+    text("draining"),
+    int8("clients"),
+    int8("clients_working"),
+    int8("clients_waiting"),
+    int8("servers_in_use"),
+    int8("longest_query_ms"),
+];
 
 const FDS: &[Column] = &[
     int4("fd"),

@@ -11,8 +11,8 @@ use super::choices::{
 };
 use super::tls::{Tls, TlsMode};
 use super::{
-    Annotation, Auth, Console, Database, Drain, Host, Http, Listen, Log, PoolSettings, SlowQuery,
-    Trace, Workers,
+    Annotation, Auth, Database, Drain, Host, Http, Listen, Log, PoolSettings, SlowQuery, Trace,
+    Workers,
 };
 use super::{Share, Statistics};
 
@@ -74,17 +74,6 @@ impl Default for Auth {
 const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now() \
     THEN NULL ELSE rolpassword END FROM pg_catalog.pg_authid \
     WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogin";
-
-impl Default for Console {
-    fn default() -> Self {
-        Self {
-            admin_users: Vec::new(),
-            stats_users: Vec::new(),
-            stats_period: Duration::from_secs(60),
-            log_stats: true,
-        }
-    }
-}
 
 impl Default for Workers {
     fn default() -> Self {

@@ -85,8 +85,6 @@ pub(super) struct AuthTable {
 pub(super) struct ConsoleTable {
     pub(super) admin_users: Vec<Box<str>>,
     pub(super) stats_users: Vec<Box<str>>,
-    pub(super) stats_period: Option<PositiveTime>,
-    pub(super) log_stats: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -195,16 +195,12 @@ pub struct HbaFile {
 }
 
 /// `[console]`: who may use the database `pgbouncer`, beside the user `pgbouncer` of the same system user over a unix socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Console {
     /// Users who may do everything there.
     pub admin_users: Vec<Box<str>>,
     /// Users who may ask there, and change nothing.
     pub stats_users: Vec<Box<str>>,
-    /// How long the period is that averages are of.
-    pub stats_period: Duration,
-    /// Whether the log has a line of averages at the end of each.
-    pub log_stats: bool,
 }
 
 /// What a user of the console may do.

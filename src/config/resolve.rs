@@ -82,11 +82,6 @@ impl Config {
             console: Console {
                 admin_users: file.console.admin_users,
                 stats_users: file.console.stats_users,
-                stats_period: file
-                    .console
-                    .stats_period
-                    .map_or(default.console.stats_period, |it| it.0),
-                log_stats: file.console.log_stats.unwrap_or(default.console.log_stats),
             },
             workers: Workers {
                 count: file.workers.count.map_or(default.workers.count, |it| it.0),

@@ -38,6 +38,10 @@ impl SqlState {
     pub const INVALID_CATALOG_NAME: Self = Self(*b"3D000");
     /// 42601: syntax error.
     pub const SYNTAX_ERROR: Self = Self(*b"42601");
+    /// 42703: there is no such column.
+    pub const UNDEFINED_COLUMN: Self = Self(*b"42703");
+    /// 42P01: there is no such table.
+    pub const UNDEFINED_TABLE: Self = Self(*b"42P01");
     /// 42704: there is no such object, or no such parameter.
     pub const UNDEFINED_OBJECT: Self = Self(*b"42704");
     /// 42P05: there is a prepared statement of that name already.

@@ -6,5 +6,6 @@
 mod support;
 
 mod bouncer;
+mod console;
 mod documented;
 mod ini_files;
