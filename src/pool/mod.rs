@@ -265,11 +265,12 @@ impl<S, W> Pool<S, W> {
             self.in_use += 1;
             return Some(Step::Serve(next.waiter, server));
         }
-        let coming = self.connecting + self.checking;
-        if coming < self.waiting.len() && !self.idle.is_empty() {
+        // Sooner done than a connection that is being made.
+        if self.checking < self.waiting.len() && !self.idle.is_empty() {
             self.checking += 1;
             return Some(Step::Check(self.take_next()));
         }
+        let coming = self.connecting + self.checking;
         self.wanted(coming, has_clients, now).map(Step::Connect)
     }
 

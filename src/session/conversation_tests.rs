@@ -7,6 +7,7 @@ mod copying;
 mod errors;
 mod extended;
 mod invariants;
+mod pooling;
 mod resetting;
 mod simple;
 mod statements;

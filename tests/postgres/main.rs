@@ -9,6 +9,7 @@ mod annotation;
 mod announcements;
 mod authentication;
 mod cancel;
+mod chaos;
 mod drain;
 mod extended;
 mod fingerprints;
