@@ -4,10 +4,11 @@
 //! writes one batch per direction. Bytes are kept for a client only while it waits for a server, while a message that is
 //! needed whole is incomplete, and while a peer does not take what it is sent.
 
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::cancel;
 use crate::config::choices::{PoolMode, SessionState};
@@ -33,6 +34,12 @@ use crate::telemetry::tables::{Holder, HolderState};
 
 /// How much a client may send ahead while it waits for a server; what comes behind it stays in the kernel.
 const HELD_LIMIT: usize = 64 * 1024;
+
+/// How long a server may take to come to the end of what a client has left behind.
+const CLEARING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is read at once of replies that nobody reads any more.
+const CLEARING_READ: usize = 16 * 1024;
 
 /// How often one poll goes round before it lets others have their turn.
 const ROUNDS: usize = 16;
@@ -660,6 +667,13 @@ impl Link {
         if rests && self.pool.is_removed() {
             return Err(Parting::Refused(Refusal::Removed));
         }
+        if rests
+            && let Some(server) = &self.server
+            && self.pool.is_to_be_replaced(server)
+            && self.pool.terms().settings.server_fast_close
+        {
+            return Err(Parting::Refused(Refusal::Replaced));
+        }
         let limits = self.pool.terms().time_limits();
         if self.session.is_replication || limits.are_off() {
             return Ok(());
@@ -746,6 +760,9 @@ impl Link {
         if let Some(server) = self.server.take() {
             is_mid_reply = server.replies.is_mid_message();
             self.card.server.borrow_mut().take();
+            if self.is_worth_clearing(&server, parting) {
+                return self.clear(server).await;
+            }
             self.leave_server(server, parting, now);
         }
         let mut out = Outbound::new();
@@ -754,10 +771,77 @@ impl Link {
         }
         let is_lost = matches!(parting, Parting::Left | Parting::ClientLost(_));
         if !is_lost && self.client.send(&mut out, &[]).is_ok() {
-            let drained = std::future::poll_fn(|cx| self.client.poll_drain(cx));
+            let drained = poll_fn(|cx| self.client.poll_drain(cx));
             // It may be that nobody reads it.
             let _ = tokio::time::timeout(GOODBYE_TIMEOUT, drained).await;
         }
+    }
+
+    /// Whether a server that its client has left at work can be made fit for another one.
+    fn is_worth_clearing(&self, server: &ServerConnection, parting: &Parting) -> bool {
+        let exchange = &server.session.exchange;
+        matches!(parting, Parting::Left | Parting::ClientLost(_))
+            && !self.session.is_replication
+            && !exchange.is_releasable()
+            && !exchange.copies_in()
+            && !exchange.awaits_sync()
+            && !exchange.skips_to_sync()
+            && server.lane.is_drained()
+            && !self.requests.is_mid_message()
+    }
+
+    /// The client has gone. What it has asked for comes to its end, what it has begun is rolled back, and the server goes back. If
+    /// that takes too long, the server is closed.
+    async fn clear(&mut self, mut server: Box<ServerConnection>) {
+        let cleared = tokio::time::timeout(CLEARING_TIMEOUT, self.come_to_rest(&mut server)).await;
+        let now = self.shard.now();
+        if cleared == Ok(true) && server.session.exchange.is_releasable() {
+            self.observe_last(&mut server, now);
+            let needs_reset = self.session.mode == PoolMode::Session
+                || self.session.session_state == SessionState::Reset
+                || server.session.needs_reset();
+            return match needs_reset {
+                true => self.pool.release_to_reset(server),
+                false => self.pool.release(server, now),
+            };
+        }
+        // A statement on its own runs to its end, as on a direct connection. One in a transaction would hold its locks in vain.
+        if server.session.exchange.status() != TransactionStatus::Idle {
+            let card = Rc::clone(&server.card);
+            tokio::task::spawn_local(async move { cancel::forward(&card).await });
+        }
+        self.discard_lost(server, now, ServerClose::Unclean);
+    }
+
+    /// Whether the server has answered everything, and is in no transaction any more.
+    async fn come_to_rest(&mut self, server: &mut ServerConnection) -> bool {
+        server.lane.socket.on_new_reader();
+        let mut buffer = vec![0; CLEARING_READ];
+        while !server.session.exchange.is_idle() {
+            let read = poll_fn(|cx| server.lane.socket.poll_read(cx, &mut buffer)).await;
+            let Ok(len @ 1..) = read else {
+                return false;
+            };
+            let now = self.shard.now();
+            let mut judge = Replies::new(&mut self.session, &mut server.session, now);
+            let input = buffer.get(..len).unwrap_or_default();
+            let advanced = server
+                .replies
+                .advance(input, &mut judge, &mut Outbound::new());
+            if advanced.is_err() || judge.fatal().is_some() {
+                return false;
+            }
+        }
+        if !server.session.exchange.is_quiet() || !server.replies.is_at_boundary() {
+            return false;
+        }
+        if server.session.exchange.status() != TransactionStatus::Idle {
+            match server.ask_reported(b"ROLLBACK").await {
+                Ok(reported) => server.session.on_rolled_back(&reported),
+                Err(_) => return false,
+            }
+        }
+        true
     }
 
     fn leave_server(&self, mut server: Box<ServerConnection>, parting: &Parting, now: Instant) {
@@ -779,7 +863,7 @@ impl Link {
                 self.observe_last(&mut server, now);
                 match self.session.mode {
                     PoolMode::Transaction | PoolMode::Statement
-                        if !server.session.has_belongings()
+                        if !server.session.needs_reset()
                             && self.session.session_state != SessionState::Reset =>
                     {
                         self.pool.release(server, now)

@@ -143,6 +143,8 @@ pub struct ServerCard {
     pub cancels: Cell<usize>,
     /// Told when there are none any more.
     pub cancels_done: Notify,
+    /// The name that led here leads elsewhere now.
+    pub is_misplaced: Cell<bool>,
 }
 
 /// Where a server was connected.
@@ -375,6 +377,7 @@ impl ServerConnection {
                 statements: Cell::new(0),
                 cancels: Cell::new(0),
                 cancels_done: Notify::new(),
+                is_misplaced: Cell::new(false),
             }),
             connected_at,
             generation: 0,

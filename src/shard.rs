@@ -507,6 +507,13 @@ impl Shard {
         self.on_left.notify_one();
     }
 
+    /// RECONNECT: every server of the database, or of all, is replaced when it comes back.
+    pub fn reconnect(&self, database: Option<&str>) {
+        self.neighbours.reconnect(database);
+        // Sessions may lose theirs at once.
+        self.wake_all();
+    }
+
     /// Wakes every client: limits of time or its right to be here may have changed.
     fn wake_all(&self) {
         for card in self.sessions.borrow().values() {

@@ -105,7 +105,7 @@ impl Console {
             None => {
                 tracing::info!("RECONNECT command issued");
                 for worker in &*self.workers {
-                    worker.ask(|shard| shard.neighbours().reconnect(None)).await;
+                    worker.ask(|shard| shard.reconnect(None)).await;
                 }
             }
             Some(name) => {
@@ -113,7 +113,7 @@ impl Console {
                 if let Err(answer) = self.check_database(name, "reconnect").await {
                     return answer;
                 }
-                self.tell(name, |shard, name| shard.neighbours().reconnect(Some(name)))
+                self.tell(name, |shard, name| shard.reconnect(Some(name)))
                     .await;
             }
         }

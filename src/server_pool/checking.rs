@@ -95,7 +95,7 @@ impl ServerPool {
         server: &ServerConnection,
         now: Instant,
     ) -> Option<ServerClose> {
-        if server.generation != self.generation.get() {
+        if self.is_to_be_replaced(server) {
             return Some(ServerClose::Administrator);
         }
         let mut pool = self.pool.borrow_mut();

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::{Refusal, ServerPool};
+use crate::server::ServerConnection;
 use crate::telemetry::labels::ServerClose;
 
 impl ServerPool {
@@ -46,6 +47,11 @@ impl ServerPool {
             self.close(server, ServerClose::Administrator);
         }
         self.advance((self.neighbours.clock)());
+    }
+
+    /// Whether a server is to be closed when it comes back, since another is to be in its place.
+    pub fn is_to_be_replaced(&self, server: &ServerConnection) -> bool {
+        server.generation != self.generation.get() || server.card.is_misplaced.get()
     }
 
     /// Ready when every server that was to be replaced is closed.

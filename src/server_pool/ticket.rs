@@ -35,8 +35,10 @@ pub enum Refusal {
     Cancelled,
     /// The proxy ends.
     Draining,
-    /// The configuration has no such database any more.
+    /// The configuration has no such database any more, or an administrator has killed it.
     Removed,
+    /// Its server is to be replaced, and that is not put off to the session's end.
+    Replaced,
 }
 
 impl Refusal {
@@ -68,6 +70,10 @@ impl Refusal {
             Self::Draining => ErrorResponse::fatal(
                 SqlState::ADMIN_SHUTDOWN,
                 "terminating connection due to administrator command",
+            ),
+            Self::Replaced => ErrorResponse::fatal(
+                SqlState::PROTOCOL_VIOLATION,
+                "database configuration changed",
             ),
             Self::Removed => ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, "database removed"),
         }

@@ -320,6 +320,11 @@ impl Exchange {
             && self.outstanding.iter().all(is_own)
     }
 
+    /// Whether extended messages were sent and no Sync behind them: the server may keep their replies to itself.
+    pub fn awaits_sync(&self) -> bool {
+        self.awaits_sync
+    }
+
     /// Whether any reply is outstanding.
     pub fn is_idle(&self) -> bool {
         self.outstanding.is_empty()

@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::config::choices::SessionState;
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
+use crate::protocol::startup::Parameter;
 use crate::session::alteration::{Alteration, COUNT_BELONGINGS, Trace, contains_word};
 use crate::session::announcement::Announcement;
 use crate::session::exchange::{
@@ -205,6 +206,22 @@ impl ServerSession {
     /// The unnamed statement has been used, replaced, or is gone: nobody relies on it any more.
     pub fn on_unnamed_done(&mut self) {
         self.awaits_bind = false;
+    }
+
+    /// Whether another client would find something that this one has left, or may have: it has to be reset.
+    pub fn needs_reset(&self) -> bool {
+        self.has_belongings() || !self.unknown.is_empty()
+    }
+
+    /// Its client's transaction was rolled back by the proxy; the server has reported these parameters meanwhile.
+    pub fn on_rolled_back(&mut self, reported: &[Parameter]) {
+        self.exchange.on_ready(TransactionStatus::Idle);
+        self.named_portals.clear();
+        for (name, value) in reported {
+            if self.parameters.value(name).is_some() {
+                Rc::make_mut(&mut self.parameters).insert(name, value);
+            }
+        }
     }
 
     /// Whether it may serve another client while this one stays.

@@ -139,14 +139,7 @@ fn a_server_that_dies_between_two_rows_is() {
 #[test]
 fn a_server_that_a_client_leaves_in_a_mess_is_closed() {
     type Mess = fn(&mut ScriptedClient, &mut ServerWire);
-    let messes: [Mess; 5] = [
-        // In a transaction, and nothing more.
-        |_, _| {},
-        // A query is running.
-        |client, server| {
-            client.send(query("SELECT 1"));
-            server.expect(query("SELECT 1"));
-        },
+    let messes: [Mess; 3] = [
         // Half a message.
         |client, _| {
             client.send_bytes(&bind("", "", &[Some(&"x".repeat(5000))]).0[..3000]);
@@ -186,6 +179,45 @@ fn a_server_that_a_client_leaves_in_a_mess_is_closed() {
         bob.expect_all(one_row("bob"));
         ann = bob;
     }
+}
+
+#[test]
+fn what_a_client_leaves_open_is_rolled_back_and_its_server_serves_the_next() {
+    let script = ScriptedServer::start();
+    let proxy = proxy_before(&script, "[pool]\nsize = 1\n");
+    let mut ann = ScriptedClient::connect(proxy.address());
+    let mut server = script.connection();
+    for is_asking in [false, true] {
+        begins(&mut ann, &mut server);
+        if is_asking {
+            ann.send(query("SELECT 'ann'"));
+            server.expect(query("SELECT 'ann'"));
+            drop(ann);
+            proxy.wait_for_log(&["client close request"]);
+            // Nobody reads this any more.
+            server.send_all([row_description(&["a"]), row(&[Some("ann")])]);
+            server.send_all([command_complete("SELECT 1"), ready(b'T')]);
+        } else {
+            drop(ann);
+        }
+        server.expect(query("ROLLBACK"));
+        server.send_all([command_complete("ROLLBACK"), ready(b'I')]);
+        ann = ScriptedClient::connect(proxy.address());
+        asks(&mut ann, &mut server, "SELECT 'bob'");
+    }
+    assert!(script.has_no_further_connection());
+}
+
+#[test]
+fn a_transaction_whose_client_has_gone_holds_no_lock_for_long() {
+    let script = ScriptedServer::start();
+    let proxy = proxy_before(&script, "");
+    let (mut ann, mut server) = in_transaction(&proxy, &script);
+    ann.send(query("SELECT waits_for_a_lock()"));
+    server.expect(query("SELECT waits_for_a_lock()"));
+    drop(ann);
+    script.cancel();
+    ends(&mut server);
 }
 
 #[test]

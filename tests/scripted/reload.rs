@@ -134,3 +134,23 @@ fn what_needs_a_restart_is_named_and_stays() {
     reload(&proxy, &config.and("[workers]\ncount = 2\n"));
     proxy.wait_for_log(&["workers.count has changed: it needs a restart"]);
 }
+
+#[test]
+fn a_session_loses_its_server_at_once_where_that_is_wanted() {
+    let [old, new] = [ScriptedServer::start(), ScriptedServer::start()];
+    let config = |script: &ScriptedServer| {
+        ConfigText::for_port(script.port())
+            .and("[pool]\nmode = \"session\"\nserver_fast_close = true\n")
+    };
+    let proxy = Proxy::with(&config(&old));
+    let mut client = ScriptedClient::connect(proxy.address());
+    let mut server = old.connection();
+    answer(&mut client, &mut server, "SELECT 1", b'I');
+    reload(&proxy, &config(&new));
+    let refused = client.receive();
+    assert_eq!(
+        field_of(&refused, b'M').as_deref(),
+        Some("database configuration changed")
+    );
+    server.expect(terminate());
+}
