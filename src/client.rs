@@ -279,12 +279,13 @@ async fn prepare(
     let card = shard.new_card(secret_len, about, &wanted);
     out.write(|out| {
         warnings.iter().for_each(|warning| warning.encode(out));
-        for (name, value) in &welcome.reported {
-            let value = match &application_name {
-                Some(own) if **name == *b"application_name" => own,
-                _ => &**value,
-            };
-            encode::parameter_status(out, name, value);
+        out.extend_from_slice(&welcome.messages);
+        if let Some((name, value)) = welcome
+            .reported
+            .iter()
+            .find(|(name, _)| **name == *b"application_name")
+        {
+            encode::parameter_status(out, name, application_name.as_deref().unwrap_or(value));
         }
         encode::backend_key_data(out, &card.cancel_key);
         encode::ready_for_query(out, TransactionStatus::Idle);

@@ -38,6 +38,9 @@ pub struct Limits {
     pub turn: Turn,
 }
 
+/// Room in the queue that is kept when nobody waits.
+const QUEUE_KEPT: usize = 1024;
+
 /// Which of the idle servers is used next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -555,7 +558,11 @@ impl<S, W> Pool<S, W> {
         if self.is_paused {
             return None;
         }
-        self.waiting.pop_front()
+        let next = self.waiting.pop_front();
+        if self.waiting.is_empty() {
+            self.waiting.shrink_to(QUEUE_KEPT);
+        }
+        next
     }
 
     /// The idle server whose turn it is, if one can be used unchecked.

@@ -3,6 +3,7 @@
 use std::rc::{Rc, Weak};
 
 use super::{ServerPool, lost_server};
+use crate::protocol::encode;
 use crate::protocol::error_response::ErrorResponse;
 use crate::protocol::startup::Parameter;
 use crate::server::own_query::AskError;
@@ -18,6 +19,8 @@ pub struct Welcome {
     pub parameters: Rc<ParameterSet>,
     /// server_version_num.
     pub server_version: u32,
+    /// The messages that say all this, but for `application_name`, which is each client's own.
+    pub messages: Box<[u8]>,
 }
 
 /// Equal parameter sets that are looked for at most.
@@ -83,7 +86,13 @@ impl ServerPool {
         }
         let parameters = self.shared(wanted);
         server.session.parameters = Rc::clone(&parameters);
+        let mut messages = Vec::new();
+        let unnamed = reported
+            .iter()
+            .filter(|(name, _)| **name != *b"application_name");
+        unnamed.for_each(|(name, value)| encode::parameter_status(&mut messages, name, value));
         let welcome = Rc::new(Welcome {
+            messages: messages.into(),
             reported,
             parameters,
             server_version: server.version_number(),

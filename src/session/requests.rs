@@ -78,6 +78,9 @@ pub struct Requests<'a> {
     pause: Option<Pause>,
 }
 
+/// Plans that are kept at most when nobody uses them.
+const SPARE_PLANS: usize = 256;
+
 /// Why a client's messages are not judged further for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pause {
@@ -456,7 +459,9 @@ impl<'a> Requests<'a> {
                 Disposition::Discard
             }
         };
-        self.bench.plans.push(plan);
+        if self.bench.plans.len() < SPARE_PLANS {
+            self.bench.plans.push(plan);
+        }
         disposition
     }
 

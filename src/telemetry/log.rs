@@ -19,6 +19,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 use crate::telemetry::labels::LogLevel;
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::pgbouncer_lines::PgBouncerLines;
+use crate::telemetry::text_lines::TextLines;
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +49,7 @@ pub fn subscriber(
     ));
     let counting = CountLines(Arc::clone(&lines.process));
     let (text, json, pgbouncer) = match format {
-        LogFormat::Text => {
-            let text = tracing_subscriber::fmt::layer().with_ansi(false);
-            (Some(text.with_writer(lines)), None, None)
-        }
+        LogFormat::Text => (Some(TextLines::new(lines)), None, None),
         LogFormat::Json => {
             let json = tracing_subscriber::fmt::layer()
                 .json()
@@ -208,7 +206,7 @@ pub fn rfc3339(time: SystemTime) -> String {
 ///
 /// Years are counted from March, so that the leap day comes last.
 /// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
+pub(super) fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =

@@ -39,6 +39,7 @@ pub mod slow_query_log;
 pub mod span;
 pub mod statistics;
 pub mod tables;
+pub mod text_lines;
 
 /// The tasks that write lines and export spans. Owned by the application; workers get handles.
 #[derive(Debug)]
