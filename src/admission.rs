@@ -16,6 +16,7 @@ use crate::auth::backoff::Backoff;
 use crate::auth::credentials::Credentials;
 use crate::auth::hba;
 use crate::auth::scram::{MockSecret, Nonce};
+use crate::auth::verifier::Likeness;
 use crate::auth_query::{Inquiries, InquiryError};
 use crate::config::tls::TlsMode;
 use crate::config::{CONSOLE_NAMES, Config, ConsoleRole};
@@ -500,18 +501,26 @@ impl Gate {
             }
         };
         let is_encrypted = visitor.is_encrypted;
+        // Where nothing is proved, nothing is made for it.
+        let (nonce, likeness) = match challenge {
+            Challenge::Nothing => (Nonce::default(), Likeness::Plain),
+            _ => {
+                let likeness = match (inquiry, self.inquiries.likeness()) {
+                    (Some(_), Some(likeness)) => likeness,
+                    _ => rules.likeness(&message.user, &self.mock_secret),
+                };
+                (random(), likeness)
+            }
+        };
         let request = ClientLoginRequest {
             user: &message.user,
             challenge,
             verifier: rules
                 .verifier(user, challenge)
                 .or_else(|| found.as_ref()?.verifier.as_ref()),
-            nonce: random::<{ size_of::<Nonce>() }>(),
+            nonce,
             mock_secret: &self.mock_secret,
-            likeness: match (inquiry, self.inquiries.likeness()) {
-                (Some(_), Some(likeness)) => likeness,
-                _ => rules.likeness(&message.user, &self.mock_secret),
-            },
+            likeness,
             binding: rules.tls.binding.as_deref().filter(|_| is_encrypted),
         };
         let LoggedIn {

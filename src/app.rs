@@ -21,6 +21,7 @@ use crate::admission::Gate;
 use crate::allowance::Allowances;
 use crate::cancel::MAX_WORKERS;
 use crate::config::choices::{Compression, LogFormat, LogLevel, WorkerCount};
+use crate::config::tls::TlsMode;
 use crate::config::{self, Config, Listen, Otlp};
 use crate::http::{self, Readiness, Told};
 use crate::net::listener::Listener;
@@ -118,6 +119,7 @@ impl App {
         reload::show(&config, &process);
 
         let allowances = Arc::new(Allowances::default());
+        let logins_are_short = config.listen.tls.mode == TlsMode::Disable;
         let workers = (0..worker_count)
             .map(|number| {
                 let telemetry = telemetry.worker(SlowQueryPolicy::from(&config.slow_query));
@@ -159,8 +161,8 @@ impl App {
             let accepting = Arc::clone(&acceptor).run(listener, stop_accepting.clone());
             let accepting = tasks.track_future(accepting);
             match acceptor.workers() {
-                // A login costs less than handing the connection over from thread to thread.
-                [only] => {
+                // A login costs less than handing the connection over from thread to thread; a TLS handshake does not.
+                [only] if logins_are_short => {
                     only.ask(|_| drop(tokio::task::spawn_local(accepting)))
                         .await;
                 }
