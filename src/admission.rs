@@ -361,15 +361,12 @@ impl Gate {
         let user = String::from_utf8_lossy(&message.user);
         let database = String::from_utf8_lossy(&message.database);
         let is_for_console = CONSOLE_NAMES.contains(&&*database);
-        let place = match is_for_console {
-            // Whoever wants to know why the proxy is full can ask it.
-            true => None,
-            false => {
-                let limit = rules.config.listen.max_client_connections.get();
-                let place = Place::take(&self.taken, limit, &self.process);
-                Some(place.ok_or(AdmissionError::Full)?)
-            }
-        };
+        let limit = rules.config.listen.max_client_connections.get();
+        // Whoever wants to know why the proxy is full can ask it. The others need not prove anything where there is no place; it
+        // is taken only by those who have: a crowd that never logs in takes none.
+        if !is_for_console && self.taken.load(Relaxed) >= limit {
+            return Err(AdmissionError::Full);
+        }
         let Negotiated { version, reply } = Negotiated::with(&message);
         entrance.out.extend_from_slice(&reply);
         if is_for_console && user == CONSOLE_USER && entrance.is_of_this_user() {
@@ -392,12 +389,14 @@ impl Gate {
         let credentials = self
             .identify_unless_backed_off(&rules, entrance, &visitor, &message)
             .await?;
-        let Some(mut place) = place else {
+        if is_for_console {
             let role = rules.config.console.role_of(&user);
             let role = role.ok_or(AdmissionError::NotAllowed)?;
             entrance.flush().await?;
             return Ok(Admission::Console((*user).into(), role));
-        };
+        }
+        let mut place =
+            Place::take(&self.taken, limit, &self.process).ok_or(AdmissionError::Full)?;
         if rules.config.database(&database).is_none() {
             return Err(AdmissionError::UnknownDatabase(message.database));
         }

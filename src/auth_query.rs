@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use thiserror::Error;
+use zeroize::Zeroize as _;
 
 use crate::auth::credentials::Credentials;
 use crate::auth::scram::Nonce;
@@ -235,6 +236,8 @@ async fn ask_at(
     loop {
         while let Some((frame, len)) = take_frame(&input).map_err(|_| InquiryError::Malformed)? {
             let is_done = answer.on_message(frame);
+            // It may have been a password.
+            input.get_mut(..len).unwrap_or_default().zeroize();
             input.advance(len);
             if is_done {
                 return answer.found;

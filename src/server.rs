@@ -16,6 +16,7 @@ use bytes::{Buf, BytesMut};
 use thiserror::Error;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::Notify;
+use zeroize::Zeroize as _;
 
 use self::encryption::Attempt;
 use crate::allowance::Allowance;
@@ -480,8 +481,10 @@ async fn log_in(
 ) -> Result<ServerIdentity, ConnectError> {
     let mut input = BytesMut::with_capacity(4096);
     loop {
-        socket.write_all(&out).await.map_err(ConnectError::Broken)?;
-        out.clear();
+        let written = socket.write_all(&out).await;
+        // It may have been a password.
+        out.zeroize();
+        written.map_err(ConnectError::Broken)?;
         while out.is_empty() {
             match take_frame(&input)? {
                 Some((frame, len)) => match login.on_message(frame, &mut out)? {

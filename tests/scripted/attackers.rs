@@ -262,7 +262,10 @@ fn whoever_dawdles_is_cut_off_at_whichever_step() {
 fn a_thousand_half_open_logins_keep_nobody_out() {
     const LIMIT: usize = 100;
     let server = ScriptedServer::start();
-    let config = config(&server).listen(&format!("max_unauthenticated_connections = {LIMIT}"));
+    // They don't take the clients' places either.
+    let config = config(&server).listen(&format!(
+        "max_unauthenticated_connections = {LIMIT}\nmax_client_connections = 10"
+    ));
     let proxy = Proxy::with(&config);
     let mut half_open: Vec<_> = (0..1000)
         .map(|_| {
