@@ -91,7 +91,8 @@ impl Acceptor {
             Err(error) => return tracing::warn!(%error, "could not serve a client"),
         };
         self.process.clients_accepted.increase();
-        let listen = &self.gate.config().listen;
+        let config = self.gate.config();
+        let listen = &config.listen;
         let (arriving, is_over) = self
             .arriving
             .enter(listen.max_unauthenticated_connections.get());
@@ -114,27 +115,31 @@ impl Acceptor {
         drop(logging_in);
         match arrival {
             Ok(Ok(Arrival::Client(admitted))) => {
-                tracing::info!(
-                    database = &*admitted.database,
-                    user = &*admitted.user,
-                    %peer,
-                    "login attempt: db={} user={} tls={}",
-                    admitted.database,
-                    admitted.user,
-                    admitted.encryption.as_deref().unwrap_or("no")
-                );
+                if config.log.connections {
+                    tracing::info!(
+                        database = &*admitted.database,
+                        user = &*admitted.user,
+                        %peer,
+                        "login attempt: db={} user={} tls={}",
+                        admitted.database,
+                        admitted.user,
+                        admitted.encryption.as_deref().unwrap_or("no")
+                    );
+                }
                 let worker = self.worker_for(&admitted);
                 // A worker that is gone has let go of the client: its connection is closed.
                 worker.send(Mail::Client(admitted)).await;
             }
             Ok(Ok(Arrival::Console(visitor))) => {
-                tracing::info!(
-                    database = "pgbouncer",
-                    user = &*visitor.user,
-                    %peer,
-                    "login attempt: db=pgbouncer user={} tls=no",
-                    visitor.user
-                );
+                if config.log.connections {
+                    tracing::info!(
+                        database = "pgbouncer",
+                        user = &*visitor.user,
+                        %peer,
+                        "login attempt: db=pgbouncer user={} tls=no",
+                        visitor.user
+                    );
+                }
                 let elapsed = clock().saturating_duration_since(accepted_at);
                 self.process.logged_in(LoginOutcome::Completed, elapsed);
                 let console = Arc::clone(&self.console);
@@ -152,10 +157,13 @@ impl Acceptor {
                     .of(Rejection::Timeout)
                     .increase();
                 self.process.logged_in(LoginOutcome::Timeout, login_timeout);
-                tracing::info!(
-                    %peer,
-                    "closing because: client_login_timeout"
-                );
+                if config.log.disconnections {
+                    tracing::info!(
+                        %peer,
+                        "closing because: client_login_timeout (age={}s)",
+                        login_timeout.as_secs()
+                    );
+                }
             }
         }
     }
@@ -247,10 +255,17 @@ impl Acceptor {
         }
         if let Some(rejection) = rejection {
             self.process.clients_rejected.of(rejection).increase();
-            tracing::info!(
-                %peer,
-                "closing because: {error}"
-            );
+            let log = &self.gate.config().log;
+            if log.disconnections {
+                tracing::info!(
+                    %peer,
+                    "closing because: {error} (age={}s)",
+                    elapsed.as_secs()
+                );
+            }
+            if log.pooler_errors {
+                tracing::warn!(%peer, "pooler error: {error}");
+            }
         }
         let (Some(response), Some(mut socket)) = (error.response(), socket) else {
             return;

@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,6 +28,7 @@ use crate::process::PidFile;
 use crate::reload::{self, Reloader, Source};
 use crate::session::tally::ANNOTATION_OUTCOMES;
 use crate::shard::clock;
+use crate::shutdown::{Asked, Ending, Signals};
 use crate::telemetry::exporter::{AttributeRules, OtlpEndpoint, OtlpSettings};
 use crate::telemetry::log::{self, LINE_QUEUE, Lines};
 use crate::telemetry::log_output::LogOutput;
@@ -232,17 +232,37 @@ impl App {
         }
     }
 
-    /// Takes no more clients, sends resting ones away, and waits until the others have finished their transactions.
-    pub async fn drain(&self) {
+    /// Takes no more clients, and waits until the others have left as `ending` says.
+    pub async fn shut_down(&self, ending: Ending) {
         // First, so that whoever balances load knows before a connection is refused.
         self.readiness.set_draining();
         self.process.draining.set(1);
         self.stop_accepting.cancel();
-        for worker in self.acceptor.workers() {
-            worker.send(Mail::Drain).await;
-        }
-        for worker in self.acceptor.workers() {
-            worker.ended().await;
+        let workers = self.acceptor.workers();
+        match ending {
+            Ending::Now => {}
+            Ending::Drain => {
+                for worker in workers {
+                    worker.send(Mail::Drain).await;
+                }
+                for worker in workers {
+                    worker.ended().await;
+                }
+            }
+            Ending::WhenClientsLeft => {
+                for worker in workers {
+                    worker.ask(|shard| shard.end_when_left()).await;
+                }
+                for worker in workers {
+                    worker.ended().await;
+                }
+            }
+            Ending::WhenServersReleased => {
+                for worker in workers {
+                    worker.ask(|shard| shard.close_doors()).await;
+                }
+                self.console.pause().await;
+            }
         }
     }
 
@@ -314,6 +334,7 @@ async fn serve(
 ) -> ExitCode {
     raise_file_limit(&config);
     let drain_timeout = config.drain.timeout;
+    let on_sigterm = config.drain.on_sigterm;
     let pid_file = config.process.pid_file.clone();
     let app = match App::start(config, source, registry, lines).await {
         Ok(app) => app,
@@ -336,84 +357,44 @@ async fn serve(
         version = env!("CARGO_PKG_VERSION"),
         "process up"
     );
-    let mut signals = match Signals::new() {
+    let mut signals = match Signals::new(on_sigterm) {
         Ok(signals) => signals,
         Err(error) => return failed(&StartError::Thread(error)),
     };
-    let asked = loop {
+    let ending = loop {
         let asked = tokio::select! {
             asked = signals.next() => asked,
-            shutdown = app.ordered_shutdown() => match shutdown {
-                Shutdown::Immediate => Asked::End,
-                Shutdown::WaitForServers | Shutdown::WaitForClients => Asked::Drain,
-            },
+            shutdown = app.ordered_shutdown() => Asked::End(shutdown.into()),
         };
         match asked {
             Asked::Reload => app.reload().await,
-            asked => break asked,
+            // The line is written when it is asked for: what it waits for may take long.
+            Asked::Pause => {
+                let console = Arc::clone(app.console());
+                tokio::spawn(async move { console.pause().await });
+            }
+            Asked::Resume => {
+                app.console().resume().await;
+            }
+            Asked::End(ending) => break ending,
         }
     };
-    if asked == Asked::Drain {
-        tracing::info!(
-            "draining: resting clients are sent away, the others after their transaction"
-        );
+    if ending != Ending::Now {
         let limit = async {
-            match drain_timeout {
+            match drain_timeout.filter(|_| ending == Ending::Drain) {
                 Some(timeout) => tokio::time::sleep(timeout).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = app.drain() => tracing::info!("drained"),
+            () = app.shut_down(ending) => tracing::info!("server connections dropped, exiting"),
             () = limit => tracing::warn!("drain timeout: clients in transactions are cut off"),
             _ = app.ordered_shutdown() => tracing::warn!("immediate shutdown: clients are cut off"),
-            () = signals.end() => tracing::warn!("immediate shutdown: clients are cut off"),
+            () = signals.next_while_ending() => tracing::warn!("immediate shutdown: clients are cut off"),
         }
     }
     app.end().await;
     ExitCode::SUCCESS
-}
-
-/// What a signal asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    Reload,
-    Drain,
-    End,
-}
-
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    quit: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::Drain,
-            _ = self.interrupt.recv() => Asked::Drain,
-            _ = self.quit.recv() => Asked::End,
-            _ = self.hang_up.recv() => Asked::Reload,
-        }
-    }
-
-    /// While the proxy drains: any signal but SIGHUP is for an end at once.
-    async fn end(&mut self) {
-        while self.next().await == Asked::Reload {
-            tracing::warn!("SIGHUP: pgspan is shutting down, the configuration is not read again");
-        }
-    }
 }
 
 fn failed(error: &StartError) -> ExitCode {

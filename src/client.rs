@@ -54,11 +54,8 @@ async fn see_off(guest: Box<Guest>, parting: Parting) {
     if let Some(blame) = parting.blame() {
         pool.metrics.errors.of(blame).increase();
     }
-    log_parting(
-        pool,
-        &parting,
-        shard.now().saturating_duration_since(accepted_at).as_secs(),
-    );
+    let age = shard.now().saturating_duration_since(accepted_at).as_secs();
+    log_parting(shard, pool, &presence.card.about, &parting, age);
     link.part(&parting).await;
 }
 
@@ -178,13 +175,24 @@ async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>
         }
         Err(refused) => {
             process.logged_in(LoginOutcome::Failed, elapsed);
-            tracing::info!(
-                database = &*key.database,
-                user = &*user,
-                "closing because: {} (age={}s)",
-                refused.message,
-                elapsed.as_secs()
+            let age = elapsed.as_secs();
+            log_closing(
+                &shard,
+                &key.database,
+                &user,
+                &peer.to_string(),
+                &refused.message,
+                age,
             );
+            if shard.config().log.pooler_errors {
+                tracing::warn!(
+                    database = &*key.database,
+                    user = &*user,
+                    %peer,
+                    "pooler error: {}",
+                    refused.message
+                );
+            }
             out.clear();
             out.write(|out| refused.encode(out));
             if lane.send(&mut out, &[]).is_ok() {
@@ -316,7 +324,8 @@ async fn prepare(
 }
 
 /// PgBouncer's words, which people search their logs for.
-fn log_parting(pool: &ServerPool, parting: &Parting, age: u64) {
+fn log_parting(shard: &Shard, pool: &ServerPool, about: &ClientAbout, parting: &Parting, age: u64) {
+    let peer = about.whereabouts();
     let why = match parting {
         Parting::Left => "client close request".into(),
         Parting::ClientLost(error) => format!("client connection lost: {error}"),
@@ -327,10 +336,21 @@ fn log_parting(pool: &ServerPool, parting: &Parting, age: u64) {
         Parting::TimedOut(limit) => limit.as_str().into(),
         Parting::Dismissed(why) => why.as_str().into(),
     };
-    let terms = pool.terms();
-    tracing::info!(
-        database = &*terms.identity.database,
-        user = &*terms.identity.user,
-        "closing because: {why} (age={age}s)"
-    );
+    let is_told = !matches!(parting, Parting::Left | Parting::ClientLost(_));
+    let identity = &pool.terms().identity;
+    log_closing(shard, &identity.database, &identity.user, &peer, &why, age);
+    if is_told && shard.config().log.pooler_errors {
+        tracing::warn!(
+            database = &*identity.database,
+            user = &*identity.user,
+            peer,
+            "pooler error: {why}"
+        );
+    }
+}
+
+fn log_closing(shard: &Shard, database: &str, user: &str, peer: &str, why: &str, age: u64) {
+    if shard.config().log.disconnections {
+        tracing::info!(database, user, peer, "closing because: {why} (age={age}s)");
+    }
 }

@@ -170,16 +170,23 @@ impl Source for FileSource {
     }
 
     fn set(&self, key: &str, value: &str) -> Result<Checked, Refused> {
-        ini::line_of(key, value, Path::new("")).map_err(Refused)?;
         let mut kept = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(written) = kept.as_mut() else {
             return Err(Refused("the configuration was not read".into()));
         };
-        let before = written.set.len();
+        match &written.config {
+            Text::Ini(_) => ini::setting(key)
+                .map(drop)
+                .ok_or_else(|| Refused(format!("unknown parameter: {key}")))?,
+            Text::Toml(_) => ini::line_of(key, value, Path::new(""))
+                .map(drop)
+                .map_err(Refused)?,
+        }
+        let before = written.set.clone();
         written.set.retain(|(known, _)| **known != *key);
         written.set.push((key.into(), value.into()));
         self.files.checked(written).map_err(|error| {
-            written.set.truncate(before.saturating_sub(1));
+            written.set = before;
             Refused(error.to_string())
         })
     }

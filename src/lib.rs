@@ -3,7 +3,7 @@
 //! The crate is built in floors; a module uses its own floor or a lower one, never a higher one.
 //!
 //! ```text
-//! 4  the whole   app  cli  dev  files  process
+//! 4  the whole   app  cli  dev  files  process  shutdown
 //! 3  lives       acceptor  admission  admin  allowance  worker  shard  client  link  scratch  server_pool  server  cancel
 //!                http
 //!                reload
@@ -53,3 +53,4 @@ pub mod cli;
 pub mod dev;
 pub mod files;
 pub mod process;
+pub mod shutdown;

@@ -151,12 +151,11 @@ fn keep_until_restart(current: &Config, next: &mut Config) -> Vec<&'static str> 
     keep!(log.format);
     keep!(log.level);
     keep!(log.file);
-    keep!(log.connections);
-    keep!(log.disconnections);
-    keep!(log.pooler_errors);
     keep!(log.syslog);
     keep!(log.syslog_ident);
     keep!(log.syslog_facility);
+    keep!(drain.on_sigterm);
+    keep!(process);
     kept
 }
 

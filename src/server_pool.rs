@@ -59,6 +59,8 @@ pub struct ServerPool {
     clients: Cell<usize>,
     /// Whether the configuration has no such database any more.
     is_removed: Cell<bool>,
+    /// Whether nobody who has no server gets one any more: the process ends.
+    is_closing: Cell<bool>,
     /// Rises when servers that are connected already are of no use any more.
     generation: Cell<u64>,
     /// Servers of this generation that are connected.
@@ -108,6 +110,7 @@ impl ServerPool {
             pool: RefCell::new(servers),
             clients: Cell::new(0),
             is_removed: Cell::new(false),
+            is_closing: Cell::new(false),
             generation: Cell::new(0),
             current: Cell::new(0),
             on_closed: Notify::new(),
@@ -183,6 +186,9 @@ impl ServerPool {
     pub fn checkout(self: &Rc<Self>, now: Instant) -> Asked {
         if self.is_removed() {
             return Asked::Refused(Refusal::Removed);
+        }
+        if self.is_closing.get() {
+            return Asked::Refused(Refusal::ShuttingDown);
         }
         let ticket = || Rc::new(Ticket::default());
         let mut place = None;

@@ -50,6 +50,8 @@ pub struct Shard {
     sessions: RefCell<HashMap<i32, Rc<SessionCard>>>,
     next_session: Cell<u32>,
     is_draining: Cell<bool>,
+    /// Whether the worker ends with its last client.
+    ends_when_left: Cell<bool>,
     /// What its pools share.
     neighbours: Rc<Neighbours>,
     /// Trace policies of clients whose user is not that of their pool.
@@ -113,6 +115,17 @@ pub struct ClientAbout {
     pub encryption: Option<Box<str>>,
     /// When it was accepted.
     pub accepted_at: Instant,
+}
+
+impl ClientAbout {
+    /// Where it is, or which process of this machine, as PgBouncer writes it.
+    pub fn whereabouts(&self) -> String {
+        match (self.peer, self.process) {
+            (Some(peer), _) => peer.to_string(),
+            (None, Some(process)) => format!("unix({process})"),
+            (None, None) => "unix".into(),
+        }
+    }
 }
 
 /// What a client is doing, as of the end of its last turn.
@@ -222,6 +235,7 @@ impl Shard {
             sessions: RefCell::default(),
             next_session: Cell::new(0),
             is_draining: Cell::new(false),
+            ends_when_left: Cell::new(false),
             on_left: Notify::new(),
         }
     }
@@ -494,9 +508,22 @@ impl Shard {
 
     /// Ready when it drains and its last client has left.
     pub async fn all_left(&self) {
-        while !self.is_draining() || !self.sessions.borrow().is_empty() {
+        let is_ending = || self.is_draining() || self.ends_when_left.get();
+        while !is_ending() || !self.sessions.borrow().is_empty() {
             self.on_left.notified().await;
         }
+    }
+
+    /// Nobody comes any more: the worker ends when the last client has left, whenever that is.
+    pub fn end_when_left(&self) {
+        self.ends_when_left.set(true);
+        self.on_left.notify_one();
+    }
+
+    /// Nobody who has no server gets one any more, or goes on waiting.
+    pub fn close_doors(&self) {
+        let pools: Vec<_> = self.pools.borrow().values().map(Rc::clone).collect();
+        pools.iter().for_each(|pool| pool.close_doors());
     }
 
     /// From now on clients are sent away when they rest.

@@ -28,7 +28,7 @@ const FLOORS: [&[&str]; 5] = [
         "reload",
         "admin",
     ],
-    &["app", "cli", "dev", "files", "process"],
+    &["app", "cli", "dev", "files", "process", "shutdown"],
 ];
 
 /// What the lowest floors never name.

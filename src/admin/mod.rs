@@ -182,19 +182,11 @@ impl Console {
     }
 
     async fn set(&self, key: &str, value: &str) -> Answer {
-        let mut outcome = Ok(());
-        self.reloader
-            .replace(|config| {
-                let mut changed = config.clone();
-                outcome = settings::set(&mut changed, key, value);
-                changed
-            })
-            .await;
-        match outcome {
+        match self.reloader.set(key, value).await {
             Ok(()) => Answer::Done(format!("SET {key}={value}").into()),
             Err(why) => {
                 let error = ErrorResponse::error(SqlState::PROTOCOL_VIOLATION, "SET failed");
-                Answer::Failed(error.with_detail(why))
+                Answer::Failed(error.with_detail(why.to_string()))
             }
         }
     }

@@ -534,12 +534,10 @@ impl Config {
         let text = translation.to_toml();
         if let Ok(table) = DeTable::parse(&text) {
             let (_, refusals) = reader::read::<ConfigFile>(table.get_ref());
-            translation.leave_out(refusals.iter().filter_map(|refusal| match refusal.reason {
-                reader::Reason::UnknownKey(_) => Some(refusal.path.as_slice()),
-                reader::Reason::WrongValue(_) => {
-                    (refusal.path == ["auth", "method"]).then_some(refusal.path.as_slice())
-                }
-            }));
+            let unknown = refusals
+                .iter()
+                .filter(|refusal| matches!(refusal.reason, reader::Reason::UnknownKey(_)));
+            translation.leave_out(unknown.map(|refusal| refusal.path.as_slice()));
         }
         Ok(translation)
     }

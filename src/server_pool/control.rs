@@ -69,7 +69,13 @@ impl ServerPool {
     pub fn remove(self: &Rc<Self>) {
         self.is_removed.set(true);
         self.reconnect();
-        self.turn_away_waiting();
+        self.turn_away_waiting(&Refusal::Removed);
+    }
+
+    /// The process ends when no server is in use any more: nobody who has none gets one, or goes on waiting.
+    pub fn close_doors(&self) {
+        self.is_closing.set(true);
+        self.turn_away_waiting(&Refusal::ShuttingDown);
     }
 
     /// Whether its database is gone from the configuration.
@@ -78,10 +84,10 @@ impl ServerPool {
     }
 
     /// Those who wait are told that there is nothing to wait for.
-    pub(super) fn turn_away_waiting(&self) {
+    pub(super) fn turn_away_waiting(&self, why: &Refusal) {
         let waiting = self.pool.borrow_mut().remove_waiting();
         for ticket in waiting {
-            ticket.grant(Err(Refusal::Removed));
+            ticket.grant(Err(why.clone()));
         }
     }
 

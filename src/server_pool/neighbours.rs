@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::ServerPool;
+use super::{Refusal, ServerPool};
 use crate::allowance::Allowances;
 use crate::pool::budget::{Account, Full};
 use crate::telemetry::labels::ServerClose;
@@ -182,7 +182,7 @@ impl Neighbours {
         }
         for pool in self.pools(database) {
             pool.pause();
-            pool.turn_away_waiting();
+            pool.turn_away_waiting(&Refusal::Removed);
         }
     }
 }

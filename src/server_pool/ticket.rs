@@ -39,6 +39,8 @@ pub enum Refusal {
     Removed,
     /// Its server is to be replaced, and that is not put off to the session's end.
     Replaced,
+    /// The proxy ends when no server is in use any more.
+    ShuttingDown,
 }
 
 impl Refusal {
@@ -75,6 +77,9 @@ impl Refusal {
                 SqlState::PROTOCOL_VIOLATION,
                 "database configuration changed",
             ),
+            Self::ShuttingDown => {
+                ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, "server shutting down")
+            }
             Self::Removed => ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, "database removed"),
         }
     }

@@ -49,10 +49,6 @@ impl Bouncer {
         self.folder.path().join(name)
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Writes the ini file, for the next reload.
     pub(crate) fn write_ini(&self, ini: &str) {
         let text = format!(

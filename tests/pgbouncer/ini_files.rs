@@ -113,7 +113,6 @@ async fn the_pid_file_is_there_while_it_runs_and_a_second_one_does_not_start() {
 }
 
 #[tokio::test]
-#[ignore = "SIGTERM drains still"]
 async fn sigterm_waits_for_the_clients_and_a_second_one_does_not() {
     let mut bouncer = Bouncer::start(&ini(""), &USERS);
     let client = bouncer.connect("user=app dbname=app").await.unwrap();

@@ -107,9 +107,7 @@ impl Translation {
             translator.user(entry);
         }
         for entry in of(Section::Peers).values() {
-            let message = "peers are not asked to pass on cancel requests yet";
-            let warning = entry.place.problem(&entry.key, message);
-            translator.translation.warnings.push(warning);
+            translator.peer(entry);
         }
         match translator.errors.is_empty() {
             true => Ok(translator.translation),
@@ -418,7 +416,7 @@ impl<'a> Translator<'a> {
 
     fn database(&mut self, entry: &Entry) {
         let name = &*entry.key;
-        let table = format!("databases.{}", quoted(name));
+        let table = table_of("databases", name);
         let path = dotted(&["databases".to_owned(), name.to_owned()]);
         self.translation.places.insert(path, entry.place.clone());
         let pairs = match pairs(entry.value.expose()) {
@@ -495,7 +493,7 @@ impl<'a> Translator<'a> {
     }
 
     fn user(&mut self, entry: &Entry) {
-        let table = format!("users.{}", quoted(&entry.key));
+        let table = table_of("users", &entry.key);
         let path = dotted(&["users".to_owned(), entry.key.to_string()]);
         self.translation.places.insert(path, entry.place.clone());
         let pairs = match pairs(entry.value.expose()) {
@@ -527,6 +525,33 @@ impl<'a> Translator<'a> {
             if here.ends_with("_timeout") && literal.as_deref() == Ok("\"0\"") {
                 continue;
             }
+            self.line(entry, &table, key, here, literal);
+        }
+    }
+
+    fn peer(&mut self, entry: &Entry) {
+        let table = table_of("peers", &entry.key);
+        let path = dotted(&["peers".to_owned(), entry.key.to_string()]);
+        self.translation.places.insert(path, entry.place.clone());
+        let pairs = match pairs(entry.value.expose()) {
+            Ok(pairs) => pairs,
+            Err(why) => return self.wrong(entry, why),
+        };
+        if !pairs.iter().any(|(key, _)| *key == "host") {
+            self.wrong(entry, "host was not provided for the peer");
+        }
+        for (key, value) in pairs {
+            let (here, literal) = match key {
+                "host" => ("host", Ok(quoted(&value))),
+                "port" => ("port", positive_number(&value)),
+                // Cancel requests need no pool: each goes at once.
+                "pool_size" => continue,
+                _ => {
+                    let message = format!("unrecognized connection parameter: {key}");
+                    self.wrong(entry, &message);
+                    continue;
+                }
+            };
             self.line(entry, &table, key, here, literal);
         }
     }
@@ -568,6 +593,18 @@ pub fn line_of(key: &str, value: &str, folder: &Path) -> Result<String, String> 
         }
         Effect::Together(path) => Err(format!("{key} is {path} in config.toml: change it there")),
         Effect::None => Ok(String::new()),
+    }
+}
+
+/// `databases.app`, or `databases."my db"`: as problems name it, too.
+fn table_of(kind: &str, name: &str) -> String {
+    let is_bare = !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    match is_bare {
+        true => format!("{kind}.{name}"),
+        false => format!("{kind}.{}", quoted(name)),
     }
 }
 

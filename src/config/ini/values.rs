@@ -11,6 +11,8 @@ pub(super) enum Kind {
     Seconds,
     /// Seconds, where config.toml wants a limit; 0 becomes a hundred years.
     PositiveSeconds,
+    /// A whole number of milliseconds; 0 is none.
+    Milliseconds,
     /// 0 or 1.
     Flag,
     /// Text.
@@ -36,6 +38,10 @@ impl Kind {
             Self::PositiveSeconds => match duration(value)?.as_str() {
                 "0" => quoted(LONGEST),
                 time => quoted(time),
+            },
+            Self::Milliseconds => match whole_number(value)? {
+                0 => quoted("0"),
+                time => quoted(&format!("{time}ms")),
             },
             Self::Flag => (whole_number(value)? != 0).to_string(),
             Self::Text => quoted(value),
