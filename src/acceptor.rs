@@ -12,6 +12,7 @@ use crate::admin::Console;
 use crate::admission::{AdmissionError, Admitted, Arrival, Gate};
 use crate::arrivals::Arrivals;
 use crate::cancel;
+use crate::config::choices::ErrorTexts;
 use crate::net::listener::Listener;
 use crate::net::socket::{Peer, Socket, Stream};
 use crate::protocol::cancel_key::CancelKey;
@@ -253,23 +254,27 @@ impl Acceptor {
             }
             _ => {}
         }
+        let config = self.gate.config();
+        let words = match config.auth.error_texts {
+            ErrorTexts::PostgreSql => None,
+            ErrorTexts::PgBouncer => error.words_of_pgbouncer(config.auth.method),
+        };
         if let Some(rejection) = rejection {
+            let why = words.clone().unwrap_or_else(|| error.to_string());
             self.process.clients_rejected.of(rejection).increase();
-            let log = &self.gate.config().log;
-            if log.disconnections {
-                tracing::info!(
-                    %peer,
-                    "closing because: {error} (age={}s)",
-                    elapsed.as_secs()
-                );
+            if config.log.disconnections {
+                tracing::info!(%peer, "closing because: {why} (age={}s)", elapsed.as_secs());
             }
-            if log.pooler_errors {
-                tracing::warn!(%peer, "pooler error: {error}");
+            if config.log.pooler_errors {
+                tracing::warn!(%peer, "pooler error: {why}");
             }
         }
-        let (Some(response), Some(mut socket)) = (error.response(), socket) else {
+        let (Some(mut response), Some(mut socket)) = (error.response(), socket) else {
             return;
         };
+        if let Some(words) = words {
+            response.message = words.into();
+        }
         let mut out = Vec::new();
         response.encode(&mut out);
         let goodbye = async {

@@ -18,6 +18,7 @@ use crate::auth::hba;
 use crate::auth::scram::{MockSecret, Nonce};
 use crate::auth::verifier::Likeness;
 use crate::auth_query::{Inquiries, InquiryError};
+use crate::config::choices::AuthMethod;
 use crate::config::tls::TlsMode;
 use crate::config::{CONSOLE_NAMES, Config, ConsoleRole};
 use crate::net::socket::{Detached, Peer, Socket, Stream};
@@ -222,6 +223,21 @@ impl AdmissionError {
             self,
             Self::Login(_) | Self::Certificate | Self::UnknownUser(_)
         )
+    }
+
+    /// What PgBouncer would say, where it has other words for it.
+    pub fn words_of_pgbouncer(&self, method: AuthMethod) -> Option<String> {
+        Some(match self {
+            Self::UnknownUser(_) => "\"trust\" authentication failed".into(),
+            Self::UnknownDatabase(name) => {
+                format!("no such database: {}", String::from_utf8_lossy(name))
+            }
+            Self::Login(LoginError::WrongPassword { .. }) => match method {
+                AuthMethod::ScramSha256 => "SASL authentication failed".into(),
+                _ => "password authentication failed".into(),
+            },
+            _ => return None,
+        })
     }
 
     fn fatal(&self, code: SqlState) -> ErrorResponse {

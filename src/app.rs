@@ -29,6 +29,7 @@ use crate::reload::{self, Reloader, Source};
 use crate::session::tally::ANNOTATION_OUTCOMES;
 use crate::shard::clock;
 use crate::shutdown::{Asked, Ending, Signals};
+use crate::systemd;
 use crate::telemetry::exporter::{AttributeRules, OtlpEndpoint, OtlpSettings};
 use crate::telemetry::log::{self, LINE_QUEUE, Lines};
 use crate::telemetry::log_output::LogOutput;
@@ -102,7 +103,20 @@ impl App {
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let process = Arc::clone(&registry.process);
-        let listeners = listen(&config.listen)?;
+        let listeners = match systemd::listeners() {
+            Ok(handed) if handed.is_empty() => listen(&config.listen)?,
+            Ok(handed) => {
+                tracing::warn!("sockets passed from service manager, [listen] is ignored");
+                handed
+            }
+            Err(error) => {
+                return Err(StartError::Listen {
+                    key: "LISTEN_FDS",
+                    place: "a socket passed from the service manager".into(),
+                    error,
+                });
+            }
+        };
         let listen_address = listeners.iter().find_map(Listener::address);
         let http = config.http.address.map(listen_http).transpose()?;
         let http_address = http.as_ref().and_then(|http| http.local_addr().ok());
@@ -354,20 +368,25 @@ async fn serve(
     tracing::info!(
         listen = app.listen_address.map(tracing::field::display),
         http = app.http_address.map(tracing::field::display),
-        version = env!("CARGO_PKG_VERSION"),
-        "process up"
+        "process up: pgspan {}, in the place of PgBouncer {PGBOUNCER_VERSION}",
+        env!("CARGO_PKG_VERSION"),
     );
     let mut signals = match Signals::new(on_sigterm) {
         Ok(signals) => signals,
         Err(error) => return failed(&StartError::Thread(error)),
     };
+    systemd::notify("READY=1");
     let ending = loop {
         let asked = tokio::select! {
             asked = signals.next() => asked,
             shutdown = app.ordered_shutdown() => Asked::End(shutdown.into()),
         };
         match asked {
-            Asked::Reload => app.reload().await,
+            Asked::Reload => {
+                systemd::notify_reloading();
+                app.reload().await;
+                systemd::notify("READY=1");
+            }
             // The line is written when it is asked for: what it waits for may take long.
             Asked::Pause => {
                 let console = Arc::clone(app.console());
@@ -379,6 +398,7 @@ async fn serve(
             Asked::End(ending) => break ending,
         }
     };
+    systemd::notify("STOPPING=1");
     if ending != Ending::Now {
         let limit = async {
             match drain_timeout.filter(|_| ending == Ending::Drain) {

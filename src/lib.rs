@@ -3,7 +3,7 @@
 //! The crate is built in floors; a module uses its own floor or a lower one, never a higher one.
 //!
 //! ```text
-//! 4  the whole   app  cli  dev  files  process  shutdown
+//! 4  the whole   app  cli  dev  files  process  shutdown  systemd
 //! 3  lives       acceptor  admission  admin  allowance  worker  shard  client  link  scratch  server_pool  server  cancel
 //!                http
 //!                reload
@@ -54,3 +54,4 @@ pub mod dev;
 pub mod files;
 pub mod process;
 pub mod shutdown;
+pub mod systemd;

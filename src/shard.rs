@@ -408,6 +408,14 @@ impl Shard {
             database: key.database.clone(),
             user: key.user.clone(),
         };
+        if !self.config().databases.contains_key(&*key.database) {
+            tracing::info!(
+                database = &*key.database,
+                user = &*key.user,
+                "registered new auto-database: db={}",
+                key.database
+            );
+        }
         let pool = ServerPool::start(account, terms, metrics, Rc::clone(&self.neighbours));
         self.pools
             .borrow_mut()

@@ -28,7 +28,9 @@ const FLOORS: [&[&str]; 5] = [
         "reload",
         "admin",
     ],
-    &["app", "cli", "dev", "files", "process", "shutdown"],
+    &[
+        "app", "cli", "dev", "files", "process", "shutdown", "systemd",
+    ],
 ];
 
 /// What the lowest floors never name.

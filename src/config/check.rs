@@ -104,7 +104,11 @@ impl Config {
             if is_md5_hash(password) && self.auth.method == AuthMethod::ScramSha256 {
                 let message =
                     "its password is an md5 hash: the password or a SCRAM verifier is needed";
-                findings.error(&["users", name], message);
+                // Not all who are in a file need to be able to log in.
+                match self.auth.userlist {
+                    Some(_) => findings.warn(&["users", name], message),
+                    None => findings.error(&["users", name], message),
+                }
             }
             if password.contains('\0') {
                 findings.error(&["users", name], "its password holds a zero byte");

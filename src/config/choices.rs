@@ -82,6 +82,16 @@ pub enum AuthMethod {
     Hba,
 }
 
+/// In whose words a client is told why it is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ErrorTexts {
+    /// As PostgreSQL would say it.
+    PostgreSql,
+    /// As PgBouncer says it.
+    PgBouncer,
+}
+
 /// How a comment is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

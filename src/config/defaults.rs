@@ -6,7 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use super::choices::{
-    AuthMethod, CommentFormat, LogFormat, LogLevel, OnMissing, OnSigterm, Placement,
+    AuthMethod, CommentFormat, ErrorTexts, LogFormat, LogLevel, OnMissing, OnSigterm, Placement,
     PreparedChannel, SyslogFacility, WorkerCount,
 };
 use super::tls::{Tls, TlsMode};
@@ -56,6 +56,7 @@ impl Default for Auth {
     fn default() -> Self {
         Self {
             method: AuthMethod::ScramSha256,
+            error_texts: ErrorTexts::PostgreSql,
             userlist: None,
             hba: None,
             ident: None,

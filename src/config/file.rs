@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::choices::{
-    AuthMethod, CommentFormat, Compression, LogFormat, LogLevel, OnMissing, OnSigterm,
+    AuthMethod, CommentFormat, Compression, ErrorTexts, LogFormat, LogLevel, OnMissing, OnSigterm,
     OtlpProtocol, Placement, PreparedChannel, SyslogFacility,
 };
 use super::pool::PoolOverrides;
@@ -68,6 +68,7 @@ pub(super) struct HttpTable {
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub(super) struct AuthTable {
     pub(super) method: Option<AuthMethod>,
+    pub(super) error_texts: Option<ErrorTexts>,
     pub(super) userlist: Option<PathBuf>,
     pub(super) hba_file: Option<PathBuf>,
     pub(super) ident_file: Option<PathBuf>,

@@ -37,7 +37,7 @@ pub use self::pool::{EMPTY_QUERY, PoolOverrides, PoolSettings};
 pub use self::problem::{ConfigErrors, Position, Problem};
 
 use self::choices::{
-    AuthMethod, CommentFormat, LogFormat, LogLevel, OnMissing, OnSigterm, Placement,
+    AuthMethod, CommentFormat, ErrorTexts, LogFormat, LogLevel, OnMissing, OnSigterm, Placement,
     PreparedChannel, SyslogFacility, WorkerCount,
 };
 use self::file::ConfigFile;
@@ -163,6 +163,8 @@ pub struct Http {
 pub struct Auth {
     /// The way.
     pub method: AuthMethod,
+    /// In whose words a client is told why it is not let in.
+    pub error_texts: ErrorTexts,
     /// The file that further users came from; they stand among [`Config::users`].
     pub userlist: Option<Box<str>>,
     /// Who may come from where, and how: with [`AuthMethod::Hba`].

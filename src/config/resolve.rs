@@ -212,6 +212,7 @@ fn resolve_auth(
     let named = |name: Option<Box<str>>| name.filter(|name| !name.is_empty());
     Auth {
         method: table.method.unwrap_or(default.method),
+        error_texts: table.error_texts.unwrap_or(default.error_texts),
         userlist: userlist.map(|file| file.name),
         hba: hba.map(|file| HbaFile {
             included: included_files(&file, surroundings),

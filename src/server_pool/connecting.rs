@@ -152,11 +152,20 @@ impl ServerPool {
         self.metrics.server_connect_failures.of(at).increase();
         let reason = error.reason();
         let terms = self.terms();
-        tracing::warn!(
+        if let ConnectError::Login(ServerLoginError::Refused(refusal)) = error {
+            tracing::warn!(
+                database = &*terms.identity.database,
+                user = &*terms.identity.user,
+                server = %terms.target.address,
+                "server login failed: {} {}",
+                String::from_utf8_lossy(&refusal.severity),
+                String::from_utf8_lossy(&refusal.message),
+            );
+        }
+        tracing::info!(
             database = &*terms.identity.database,
             user = &*terms.identity.user,
             server = %terms.target.address,
-            %error,
             "closing because: {reason} (age=0s)",
         );
         *self.login_failure.borrow_mut() = Some(reason.into());

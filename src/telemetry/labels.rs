@@ -166,7 +166,7 @@ impl ServerClose {
             Self::CheckFailed => "test query failed",
             Self::ResetFailed => "reset query failed",
             Self::Violation => "bad packet",
-            Self::Administrator => "close_needed",
+            Self::Administrator => "database configuration changed",
             Self::Evicted => "evicted",
             Self::Paused => "pause mode",
             Self::Excess => "too many servers in the pool",

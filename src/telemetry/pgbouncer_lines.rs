@@ -4,16 +4,17 @@
 
 use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::Write as _;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::Context;
 
 use crate::telemetry::log::{Lines, rfc3339};
+
+/// How long a line that can't be written keeps its thread waiting.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Writes events as PgBouncer's lines.
 ///
@@ -46,8 +47,9 @@ impl<S: Subscriber> Layer<S> for PgBouncerLines {
             parts.prefix(),
             parts.message.trim_end().replace('\n', "\n\t"),
         );
-        // Queueing a line cannot fail.
-        let _ = self.lines.make_writer().write_all(line.as_bytes());
+        self.lines.write(line.into_bytes());
+        // Who reads why it was sent away finds the line in the file, as with PgBouncer.
+        self.lines.flush(PATIENCE);
     }
 }
 
@@ -141,7 +143,7 @@ mod tests {
             .expect("there is a thread");
         let subscriber = tracing_subscriber::registry().with(PgBouncerLines::new(lines.clone()));
         tracing::subscriber::with_default(subscriber, events);
-        assert!(lines.flush(std::time::Duration::from_secs(10)));
+        assert!(lines.flush(Duration::from_secs(10)));
         output.text().lines().map(str::to_owned).collect()
     }
 

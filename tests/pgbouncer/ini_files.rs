@@ -15,7 +15,7 @@ fn ini(more: &str) -> String {
 
 const USERS: [(&str, &str); 1] = [("userlist.txt", "\"postgres\" \"\"\n\"app\" \"\"\n")];
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_is_served_and_the_log_has_pgbouncers_words() {
     let bouncer = Bouncer::start(&ini(""), &USERS);
     let client = bouncer.connect("user=app dbname=app").await.unwrap();
@@ -30,7 +30,7 @@ async fn a_client_is_served_and_the_log_has_pgbouncers_words() {
     assert!(parting.contains("] LOG C-0x"), "{parting}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_console_answers_user_pgbouncer_over_the_unix_socket() {
     let bouncer = Bouncer::start(&ini(""), &USERS);
     let console = bouncer
@@ -44,7 +44,7 @@ async fn the_console_answers_user_pgbouncer_over_the_unix_socket() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn pools_are_for_sessions_unless_told_otherwise() {
     let bouncer = Bouncer::start(
         &ini("default_pool_size = 1\nquery_wait_timeout = 0.3\n"),
@@ -61,7 +61,7 @@ async fn pools_are_for_sessions_unless_told_otherwise() {
     assert!(message.contains("query_wait_timeout"), "{message}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reload_takes_new_settings_and_a_wrong_file_changes_nothing() {
     let bouncer = Bouncer::start(&ini("max_client_conn = 10\n"), &USERS);
     let _client = bouncer.connect("user=app dbname=app").await.unwrap();
@@ -86,7 +86,7 @@ async fn a_reload_takes_new_settings_and_a_wrong_file_changes_nothing() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_log_file_is_begun_anew_after_it_was_moved_away() {
     let bouncer = Bouncer::start(&ini(""), &USERS);
     fs::rename(bouncer.path("pgbouncer.log"), bouncer.path("old.log")).unwrap();
@@ -94,7 +94,7 @@ async fn the_log_file_is_begun_anew_after_it_was_moved_away() {
     bouncer.wait_for_log(&["the configuration was read again"]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_pid_file_is_there_while_it_runs_and_a_second_one_does_not_start() {
     let mut bouncer = Bouncer::start(&ini(""), &USERS);
     let text = fs::read_to_string(bouncer.path("pgbouncer.pid")).unwrap();
@@ -112,7 +112,7 @@ async fn the_pid_file_is_there_while_it_runs_and_a_second_one_does_not_start() {
     assert!(!bouncer.path("pgbouncer.pid").exists());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn sigterm_waits_for_the_clients_and_a_second_one_does_not() {
     let mut bouncer = Bouncer::start(&ini(""), &USERS);
     let client = bouncer.connect("user=app dbname=app").await.unwrap();
@@ -131,7 +131,7 @@ async fn sigterm_waits_for_the_clients_and_a_second_one_does_not() {
     assert!(bouncer.wait_for_exit().success());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_without_the_main_section_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.ini");
@@ -146,4 +146,140 @@ async fn a_configuration_without_the_main_section_is_refused() {
         said.contains("the section [pgbouncer] is missing"),
         "{said}"
     );
+}
+
+/// What clients read who are not let in.
+async fn refusal(bouncer: &Bouncer, parameters: &str) -> String {
+    let Err(error) = bouncer.connect(parameters).await else {
+        panic!("{parameters} was let in");
+    };
+    error.as_db_error().unwrap().message().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_log_in_by_auth_query_with_a_password_that_only_the_server_knows() {
+    let ini = format!(
+        "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nauth_type = scram-sha-256\nauth_file = userlist.txt\n\
+         auth_user = postgres\npool_mode = transaction\n",
+        shared().port()
+    );
+    let bouncer = Bouncer::start(&ini, &[("userlist.txt", "\"postgres\" \"unused\"\n")]);
+    let login = |password: &str| format!("user=scram_user dbname=app password={password}");
+    let client = bouncer.connect(&login("sesame")).await.unwrap();
+    assert_eq!(value(&client, "SELECT current_user").await, "scram_user");
+    assert_eq!(
+        refusal(&bouncer, &login("wrong")).await,
+        "SASL authentication failed"
+    );
+    bouncer.wait_for_log(&["closing because: SASL authentication failed (age="]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hba_rules_decide_who_comes_in_and_how() {
+    let ini = format!(
+        "[databases]\napp = host=127.0.0.1 port={}\n[pgbouncer]\nauth_type = hba\nauth_file = userlist.txt\n\
+         auth_hba_file = hba.conf\n",
+        shared().port()
+    );
+    let files = [
+        ("userlist.txt", "\"app\" \"\"\n\"md5_user\" \"sesame\"\n"),
+        (
+            "hba.conf",
+            "host app app 127.0.0.1/32 trust\nhost app md5_user 127.0.0.1/32 md5\nhost all all 0.0.0.0/0 reject\n",
+        ),
+    ];
+    let bouncer = Bouncer::start(&ini, &files);
+    let client = bouncer.connect("user=app dbname=app").await.unwrap();
+    assert_eq!(value(&client, "SELECT current_user").await, "app");
+    let client = bouncer
+        .connect("user=md5_user dbname=app password=sesame")
+        .await
+        .unwrap();
+    assert_eq!(value(&client, "SELECT current_user").await, "md5_user");
+    assert_eq!(
+        refusal(&bouncer, "user=postgres dbname=app").await,
+        "login rejected"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forced_user_serves_everyone_and_other_databases_are_unknown() {
+    let ini = format!(
+        "[databases]\nfront = host=127.0.0.1 port={} dbname=app user=app connect_query='SET work_mem = ''5MB'''\n\
+         [pgbouncer]\nauth_type = trust\nauth_file = userlist.txt\n",
+        shared().port()
+    );
+    let bouncer = Bouncer::start(&ini, &[("userlist.txt", "\"anybody\" \"\"\n")]);
+    let client = bouncer.connect("user=anybody dbname=front").await.unwrap();
+    assert_eq!(
+        value(&client, "SELECT current_database() || current_user").await,
+        "appapp"
+    );
+    assert_eq!(value(&client, "SHOW work_mem").await, "5MB");
+    assert_eq!(
+        refusal(&bouncer, "user=anybody dbname=app").await,
+        "no such database: app"
+    );
+    assert_eq!(
+        refusal(&bouncer, "user=nobody dbname=front").await,
+        "\"trust\" authentication failed"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn set_on_the_console_lasts_until_the_file_is_read_again() {
+    let bouncer = Bouncer::start(&ini("max_client_conn = 10\n"), &USERS);
+    let console = bouncer
+        .connect_unix("user=pgbouncer dbname=pgbouncer")
+        .await
+        .unwrap();
+    let _client = bouncer.connect("user=app dbname=app").await.unwrap();
+    console.simple_query("SET max_client_conn=1").await.unwrap();
+    assert_eq!(
+        refusal(&bouncer, "user=app dbname=app").await,
+        "no more connections allowed (max_client_conn)"
+    );
+    console.simple_query("RELOAD").await.unwrap();
+    assert!(bouncer.connect("user=app dbname=app").await.is_ok());
+    let refused = console.simple_query("SET nothing=1").await.unwrap_err();
+    assert_eq!(refused.as_db_error().unwrap().message(), "SET failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigint_waits_for_the_servers_only() {
+    let mut bouncer = Bouncer::start(&ini("pool_mode = transaction\n"), &USERS);
+    let busy = bouncer.connect("user=app dbname=app").await.unwrap();
+    let idle = bouncer.connect("user=app dbname=app").await.unwrap();
+    busy.simple_query("BEGIN").await.unwrap();
+    bouncer.signal("INT");
+    bouncer.wait_for_log(&["got SIGINT, shutting down, waiting for all servers connections"]);
+    let refused = idle.simple_query("SELECT 1").await.unwrap_err();
+    assert_eq!(
+        refused.as_db_error().unwrap().message(),
+        "server shutting down"
+    );
+    assert!(bouncer.is_running());
+    busy.simple_query("COMMIT").await.unwrap();
+    assert!(bouncer.wait_for_exit().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn importing_a_file_prints_a_configuration_that_is_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pgbouncer.ini");
+    fs::write(&file, ini("pool_mode = transaction\n")).unwrap();
+    fs::write(folder.path().join("userlist.txt"), USERS[0].1).unwrap();
+    let pgspan = |arguments: &[&str]| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_pgspan"))
+            .args(arguments)
+            .current_dir(folder.path())
+            .output()
+            .unwrap()
+    };
+    let imported = pgspan(&["import", "pgbouncer.ini"]);
+    assert!(imported.status.success());
+    fs::write(folder.path().join("config.toml"), imported.stdout).unwrap();
+    let checked = pgspan(&["check", "config.toml"]);
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(checked.status.success(), "{said}");
 }

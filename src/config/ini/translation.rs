@@ -52,6 +52,11 @@ const BESIDE: &[(&str, &str, &str)] = &[
         "PgBouncer asks anew for each login",
     ),
     (
+        "auth.error_texts",
+        "\"pgbouncer\"",
+        "\"postgresql\" says what clients know",
+    ),
+    (
         "drain.on_sigterm",
         "\"wait-for-clients\"",
         "\"drain\" sends resting clients away at once",
