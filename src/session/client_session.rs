@@ -9,7 +9,7 @@ use crate::session::driver::Driver;
 use crate::session::exchange::Received;
 use crate::session::local_statements::LocalStatements;
 use crate::session::parameters::ParameterSet;
-use crate::session::statements::ClientStatements;
+use crate::session::statements::{ClientStatements, Statement, UnnamedStatement};
 use crate::session::trace::SessionTrace;
 use crate::sql::encoding::ClientEncoding;
 use crate::sql::lexer::StandardConformingStrings;
@@ -31,6 +31,8 @@ pub struct ClientSession {
     pub driver: Driver,
     /// Its prepared statements.
     pub statements: ClientStatements,
+    /// The one without a name.
+    pub unnamed: UnnamedStatement,
     /// Those that no server has.
     pub local: Option<Box<LocalStatements>>,
     /// What must be set on a server before this client uses it. Shared with clients that want the same.
@@ -66,6 +68,7 @@ impl ClientSession {
             trace,
             driver: Driver::Unknown,
             statements: ClientStatements::default(),
+            unnamed: UnnamedStatement::Servers,
             local: None,
             parameters: Rc::clone(&parameters),
             planned: None,
@@ -118,6 +121,22 @@ impl ClientSession {
             }
         }
         beyond
+    }
+
+    /// The statement that a name stands for, the empty one too, where it has a name on servers.
+    pub fn statement(&self, name: &[u8]) -> Option<&Rc<Statement>> {
+        match (name, &self.unnamed) {
+            (b"", UnnamedStatement::Shared(statement)) => Some(statement),
+            (b"", _) => None,
+            _ => self.statements.find(name),
+        }
+    }
+
+    /// A simple query ends the unnamed statement.
+    pub fn on_query(&mut self) {
+        if matches!(self.unnamed, UnnamedStatement::Shared(_)) {
+            self.unnamed = UnnamedStatement::Gone;
+        }
     }
 
     /// What a query's meaning depends on.

@@ -19,7 +19,7 @@ use crate::session::position_map::PositionMap;
 use crate::session::query_record::{
     MAX_WARNINGS, Outcome, Phases, QueryKind, QueryRecord, QueueCause, TEXT_LIMIT, Warning,
 };
-use crate::session::statements::Statement;
+use crate::session::statements::{Statement, UnnamedStatement};
 use crate::trace_context::{ContextState, TraceContext};
 
 /// A request that awaits its reply.
@@ -132,6 +132,13 @@ pub enum Effect {
         name: Option<Box<[u8]>>,
         /// The statement.
         statement: Rc<Statement>,
+    },
+    /// The client's unnamed statement is another.
+    Unnamed {
+        /// What it was before.
+        before: UnnamedStatement,
+        /// The statement that the server has for it from now on, where it had not before.
+        prepared: Option<Rc<Statement>>,
     },
     /// The server does not have this statement any more.
     Evicted(Rc<Statement>),

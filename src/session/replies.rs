@@ -18,7 +18,7 @@ use crate::session::exchange::{Delivery, Effect, RequestKind};
 use crate::session::parameters::ParameterSet;
 use crate::session::position_map::PositionMap;
 use crate::session::server_session::ServerSession;
-use crate::session::statements::Statement;
+use crate::session::statements::{Statement, UnnamedStatement};
 use crate::session::violation::Violation;
 
 /// Judges what a server sends to the client that it is linked to.
@@ -310,6 +310,11 @@ impl Replies<'_> {
                 Effect::Named { name, statement } => {
                     self.client.statements.insert(name, Rc::clone(statement));
                 }
+                Effect::Unnamed { prepared, .. } => {
+                    if let Some(statement) = prepared {
+                        self.server.statements.insert(Rc::clone(statement));
+                    }
+                }
                 Effect::Evicted(statement) => self.server.statements.remove(statement),
                 Effect::Closed { name, .. } => self.client.statements.remove(name),
                 Effect::None
@@ -441,6 +446,10 @@ impl Replies<'_> {
             at.split(|byte| *byte == b'\n')
                 .any(|line| line.starts_with(b"COPY "))
         });
+        // PostgreSQL forgets the unnamed statement before it looks at the next one's text.
+        let ends_unnamed = self.server.exchange.front().is_some_and(|front| {
+            front.kind == RequestKind::Parse && matches!(front.effect, Effect::Unnamed { .. })
+        });
         let mut undone: Vec<Effect> = Vec::new();
         let ignored = self
             .server
@@ -464,12 +473,19 @@ impl Replies<'_> {
                 self.client.statements.forget_failed(name);
             }
             self.server.undo(&effect);
+            if let Effect::Unnamed { before, .. } = effect {
+                self.client.unnamed = before;
+                continue;
+            }
             if let Effect::Local { name, before } = effect {
                 self.client
                     .local
                     .get_or_insert_default()
                     .replace(&name, before);
             }
+        }
+        if ends_unnamed {
+            self.client.unnamed = UnnamedStatement::Gone;
         }
         for _ in 0..ignored {
             self.client.trace.on_request_skipped();

@@ -476,7 +476,7 @@ impl<'a> Requests<'a> {
             return self.pause(Pause::NeedsServer);
         };
         server.on_unnamed_done();
-        self.client.statements.forget_unnamed();
+        self.client.on_query();
         let stray = plan.as_ref().map_or(Stray::None, |plan| plan.stray());
         if stray != Stray::None {
             server.on_stray_commands(text);

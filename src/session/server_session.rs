@@ -379,7 +379,12 @@ impl ServerSession {
             | Effect::SetAgain(_)
             | Effect::Deallocated { .. }
             | Effect::MayForget => {}
-            Effect::Prepared { statement, .. } => self.statements.remove(statement),
+            Effect::Prepared { statement, .. }
+            | Effect::Unnamed {
+                prepared: Some(statement),
+                ..
+            } => self.statements.remove(statement),
+            Effect::Unnamed { prepared: None, .. } => {}
             Effect::Evicted(statement) => self.statements.insert(Rc::clone(statement)),
         }
     }

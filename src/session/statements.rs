@@ -65,6 +65,18 @@ impl Statement {
     pub const NAME_PREFIX: &'static str = "pgspan_";
 }
 
+/// What a client's unnamed statement is.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum UnnamedStatement {
+    /// The server's unnamed one, if it has any.
+    #[default]
+    Servers,
+    /// One that has a name on servers.
+    Shared(Rc<Statement>),
+    /// None, although the server may have one: it is not this client's any more.
+    Gone,
+}
+
 /// All definitions that some client or server of a pool still knows.
 #[derive(Debug, Default)]
 pub struct Definitions {
@@ -130,8 +142,6 @@ type ByName = HashMap<Box<[u8]>, Rc<Statement>>;
 pub struct ClientStatements {
     /// Made when the first one is prepared: most idle clients have none.
     by_name: Option<Box<ByName>>,
-    /// Whether the unnamed statement may be among them.
-    has_unnamed: bool,
     /// The names whose Parse failed most recently: errors of what was sent behind it may still name them.
     failed: Vec<(Box<[u8]>, Rc<Statement>)>,
 }
@@ -162,22 +172,13 @@ impl ClientStatements {
 
     /// A name gets a meaning.
     pub fn insert(&mut self, name: &[u8], statement: Rc<Statement>) {
-        self.has_unnamed |= name.is_empty();
         self.by_name
             .get_or_insert_default()
             .insert(name.into(), statement);
     }
 
-    /// The unnamed statement is gone, where it was one that clients share.
-    pub fn forget_unnamed(&mut self) {
-        if self.has_unnamed {
-            self.remove(b"");
-        }
-    }
-
     /// A name is free again.
     pub fn remove(&mut self, name: &[u8]) {
-        self.has_unnamed &= !name.is_empty();
         if let Some(by_name) = &mut self.by_name {
             by_name.remove(name);
         }

@@ -101,7 +101,12 @@ impl Model {
                 };
                 return vec![answer, "Z:I".to_owned()];
             }
-            "P" if parts[1] == "SELEC" => Err("42601"),
+            "P" if parts[1] == "SELEC" => {
+                if parts[0].is_empty() {
+                    self.statements.remove("");
+                }
+                Err("42601")
+            }
             "P" if !parts[0].is_empty() && self.statements.contains_key(parts[0]) => Err("42P05"),
             "P" => {
                 self.statements.insert(parts[0].into(), parts[1].into());
@@ -157,6 +162,12 @@ impl Proxied {
         }
     }
 
+    fn with_unnamed_statements_from_the_cache(limit: usize) -> Self {
+        let mut proxied = Self::new(limit);
+        proxied.pair.policy.unnamed_statements = UnnamedStatements::Cache;
+        proxied
+    }
+
     fn collect(&mut self) {
         let sent = self.pair.sent();
         self.on_its_way.extend(sent);
@@ -200,6 +211,15 @@ impl Proxied {
     }
 }
 
+/// The code of an error alone: one that the proxy answers has a text of its own.
+fn without_texts(replies: &[String]) -> Vec<String> {
+    let code = |reply: &String| match reply.split_once("|C") {
+        Some((error, code)) if error.starts_with("E:") => code.chars().take(5).collect(),
+        _ => reply.clone(),
+    };
+    replies.iter().map(code).collect()
+}
+
 proptest! {
     #[test]
     fn replies_are_those_of_a_direct_connection(
@@ -230,6 +250,33 @@ proptest! {
         prop_assert!(has.len() <= limit);
         prop_assert!(!server.exchange.has_unsettled());
         prop_assert_eq!(proxied.pair.client.statements.len(), direct.statements.keys().filter(|name| !name.is_empty()).count());
+    }
+
+    #[test]
+    fn a_cache_of_unnamed_statements_changes_no_reply(
+        asks in asks(),
+        steps in prop::collection::vec(0..4_u8, 30),
+        limit in 1..4_usize,
+    ) {
+        let mut direct = Model::default();
+        let mut expected: Vec<String> = Vec::new();
+        for ask in asks.iter().chain([&Ask::Sync]) {
+            expected.extend(direct.answer(&ask.message()));
+        }
+        let mut proxied = Proxied::with_unnamed_statements_from_the_cache(limit);
+        for (ask, steps) in asks.iter().zip(steps) {
+            proxied.say(ask);
+            for _ in 0..steps {
+                proxied.step();
+            }
+        }
+        proxied.finish();
+        prop_assert_eq!(without_texts(&proxied.received), without_texts(&expected));
+        prop_assert!(proxied.is_settled());
+        let server = proxied.pair.server.as_ref().unwrap();
+        prop_assert!(server.exchange.is_releasable() && !server.exchange.has_unsettled());
+        let has = proxied.model.statements.keys().filter(|name| !name.is_empty()).count();
+        prop_assert_eq!(server.statements.len(), has);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::session::client_session::ClientSession;
 use crate::session::exchange::{Effect, OutstandingRequest, QueryInFlight, Received, RequestKind};
 use crate::session::query_record::QueryKind;
 use crate::session::server_session::{PortalSource, ServerSession};
-use crate::session::statements::Statement;
+use crate::session::statements::{Statement, UnnamedStatement};
 use crate::session::transaction_command::TransactionCommand;
 use crate::session::violation::Violation;
 
@@ -25,6 +25,7 @@ impl Requests<'_> {
     fn is_name_settled(&self, wanted: &[u8]) -> bool {
         self.is_settled(|effect| match effect {
             Effect::Named { name, .. } | Effect::Closed { name, .. } => **name == *wanted,
+            Effect::Unnamed { .. } => wanted.is_empty(),
             Effect::Prepared { name, .. } => name.as_deref() == Some(wanted),
             Effect::None
             | Effect::Local { .. }
@@ -38,9 +39,13 @@ impl Requests<'_> {
     /// Whether it is certain that the server has, or has not, this statement when it comes to the message in hand.
     fn is_statement_settled(&self, wanted: &Rc<Statement>) -> bool {
         self.is_settled(|effect| match effect {
-            Effect::Prepared { statement, .. } | Effect::Evicted(statement) => {
-                Rc::ptr_eq(statement, wanted)
-            }
+            Effect::Prepared { statement, .. }
+            | Effect::Evicted(statement)
+            | Effect::Unnamed {
+                prepared: Some(statement),
+                ..
+            } => Rc::ptr_eq(statement, wanted),
+            Effect::Unnamed { prepared: None, .. } => false,
             Effect::None
             | Effect::Named { .. }
             | Effect::Local { .. }
@@ -68,8 +73,7 @@ impl Requests<'_> {
         self.is_name_settled(name)
             && self
                 .client
-                .statements
-                .find(name)
+                .statement(name)
                 .is_none_or(|statement| self.is_statement_settled(statement))
     }
 
@@ -95,44 +99,8 @@ impl Requests<'_> {
                 None => Err(Violation::ClientNameTooLong),
             };
         };
-        if parse.name.is_empty() && !self.serves_unnamed_from_cache(&arrived, &parse) {
-            if let Some(refused) = self.refuse_listen(parse.text(), out) {
-                return Ok(refused);
-            }
-            if let Some(renamed) = self.parse_with_server_names(&arrived, &parse, out) {
-                return Ok(renamed);
-            }
-            self.client.statements.forget_unnamed();
-            let server = self.server.as_deref_mut().expect("there was one above");
-            let around = self.client.surroundings(server.exchange.status());
-            let comment = self.bench.annotator.own_comment_in(parse.text(), &around);
-            let trace = comment.map(|comment| self.client.trace.context_with_comment(&comment));
-            server.on_unnamed_parse(parse.text(), trace);
-            let mut query = parse_in_flight(server, self.client, &parse, self.received, self.now);
-            let mut disposition = Disposition::Forward;
-            if self.policy.annotation.unnamed_parse && arrived.whole().is_some() {
-                let mut plan = self.bench.plans.pop().unwrap_or_default();
-                let (policy, trace) = (&self.policy.annotation, &mut self.client.trace);
-                let annotator = &mut self.bench.annotator;
-                annotator.plan_parse(policy, parse.text(), trace, &around, &mut plan);
-                match plan.verdict() {
-                    Verdict::Edited => {
-                        self.bench.tally.on_annotated();
-                        write_edited(&arrived, &plan, parse.name.len() + 1, out);
-                        query.positions = plan.positions();
-                        server.unnamed.positions = plan.positions();
-                        disposition = Disposition::Discard;
-                    }
-                    Verdict::Untouched(reason) => self.bench.tally.on_skipped(reason),
-                    Verdict::Answered => {}
-                }
-                self.bench.plans.push(plan);
-            }
-            server.exchange.on_request(OutstandingRequest {
-                query: Some(query),
-                ..OutstandingRequest::forwarded(RequestKind::Parse)
-            });
-            return Ok(disposition);
+        if parse.name.is_empty() {
+            return Ok(self.on_unnamed_parse(arrived, &parse, out));
         }
         if let Some(refused) = self.refuse_listen(parse.text(), out) {
             return Ok(refused);
@@ -164,8 +132,7 @@ impl Requests<'_> {
             return Ok(Disposition::Forward);
         }
         let statement = statement.expect("the message is whole");
-        let existing = self.client.statements.find(parse.name);
-        if let Some(existing) = existing.filter(|_| !parse.name.is_empty()) {
+        if let Some(existing) = self.client.statements.find(parse.name) {
             // The server has one of that name as well, and says so.
             if renames {
                 let existing = Rc::clone(existing);
@@ -181,8 +148,6 @@ impl Requests<'_> {
                 Disposition::Forward
             });
         }
-        // Where the unnamed statement is the same again, nothing has to be taken back.
-        let is_same = existing.is_some_and(|existing| Rc::ptr_eq(existing, &statement));
         self.client
             .statements
             .insert(parse.name, Rc::clone(&statement));
@@ -208,15 +173,11 @@ impl Requests<'_> {
                 });
                 return Ok(Disposition::ForwardBodyFrom(parse.name.len() + 1));
             }
-            let effect = match is_same {
-                true => Effect::None,
-                false => Effect::Named {
+            server.exchange.on_request(OutstandingRequest {
+                effect: Effect::Named {
                     name: parse.name.into(),
                     statement,
                 },
-            };
-            server.exchange.on_request(OutstandingRequest {
-                effect,
                 ..OutstandingRequest::fabricated(RequestKind::Parse, PARSE_COMPLETE)
             });
             self.emit_fabricated();
@@ -250,6 +211,127 @@ impl Requests<'_> {
         })
     }
 
+    /// A Parse of the unnamed statement: the server's, or one that has a name there.
+    fn on_unnamed_parse(
+        &mut self,
+        arrived: Arrived<'_>,
+        parse: &Parse<'_>,
+        out: &mut Outbound,
+    ) -> Disposition {
+        if let Some(refused) = self.refuse_listen(parse.text(), out) {
+            return refused;
+        }
+        let caches = self.policy.unnamed_statements == UnnamedStatements::Cache && self.renames();
+        if caches && !self.is_name_settled(b"") {
+            return self.pause_unsettled(out);
+        }
+        if caches && self.is_worth_keeping(&arrived, parse) {
+            return self.share_unnamed(arrived, parse, out);
+        }
+        if let Some(renamed) = self.parse_with_server_names(&arrived, parse, out) {
+            return renamed;
+        }
+        let Some(server) = self.server.as_deref_mut() else {
+            return self.pause(Pause::NeedsServer);
+        };
+        let around = self.client.surroundings(server.exchange.status());
+        let comment = self.bench.annotator.own_comment_in(parse.text(), &around);
+        let trace = comment.map(|comment| self.client.trace.context_with_comment(&comment));
+        server.on_unnamed_parse(parse.text(), trace);
+        let effect = match self.client.unnamed {
+            UnnamedStatement::Servers => Effect::None,
+            _ => Effect::Unnamed {
+                before: std::mem::take(&mut self.client.unnamed),
+                prepared: None,
+            },
+        };
+        let mut query = parse_in_flight(server, self.client, parse, self.received, self.now);
+        let mut disposition = Disposition::Forward;
+        if self.policy.annotation.unnamed_parse && arrived.whole().is_some() {
+            let mut plan = self.bench.plans.pop().unwrap_or_default();
+            let (policy, trace) = (&self.policy.annotation, &mut self.client.trace);
+            let annotator = &mut self.bench.annotator;
+            annotator.plan_parse(policy, parse.text(), trace, &around, &mut plan);
+            match plan.verdict() {
+                Verdict::Edited => {
+                    self.bench.tally.on_annotated();
+                    write_edited(&arrived, &plan, parse.name.len() + 1, out);
+                    query.positions = plan.positions();
+                    server.unnamed.positions = plan.positions();
+                    disposition = Disposition::Discard;
+                }
+                Verdict::Untouched(reason) => self.bench.tally.on_skipped(reason),
+                Verdict::Answered => {}
+            }
+            self.bench.plans.push(plan);
+        }
+        server.exchange.on_request(OutstandingRequest {
+            query: Some(query),
+            effect,
+            ..OutstandingRequest::forwarded(RequestKind::Parse)
+        });
+        disposition
+    }
+
+    /// The unnamed statement becomes one that has a name on servers, where it is parsed once.
+    fn share_unnamed(
+        &mut self,
+        arrived: Arrived<'_>,
+        parse: &Parse<'_>,
+        out: &mut Outbound,
+    ) -> Disposition {
+        let statement = self.definitions.intern(parse.definition);
+        if !self.is_statement_settled(&statement) {
+            return self.pause_unsettled(out);
+        }
+        let Some(server) = self.server.as_deref_mut() else {
+            return self.pause(Pause::NeedsServer);
+        };
+        self.bench.tally.client_parses += 1;
+        let shared = UnnamedStatement::Shared(Rc::clone(&statement));
+        let before = std::mem::replace(&mut self.client.unnamed, shared);
+        let is_known = server.statements.touch(&statement);
+        let has_failed =
+            server.exchange.is_quiet() && server.exchange.status() == TransactionStatus::Failed;
+        if is_known && !has_failed {
+            // Where it is the same again, nothing has to be taken back.
+            let effect = match before == self.client.unnamed {
+                true => Effect::None,
+                false => Effect::Unnamed {
+                    before,
+                    prepared: None,
+                },
+            };
+            server.exchange.on_request(OutstandingRequest {
+                effect,
+                ..OutstandingRequest::fabricated(RequestKind::Parse, PARSE_COMPLETE)
+            });
+            self.emit_fabricated();
+            return Disposition::Discard;
+        }
+        // In a failed transaction the server refuses it ahead of finding out that it has the statement already.
+        let prepared = (!is_known).then(|| Rc::clone(&statement));
+        if !is_known {
+            make_room(server, self.policy, out, &mut self.bench.tally);
+            server.statements.insert(Rc::clone(&statement));
+            self.bench.tally.server_parses += 1;
+        }
+        rename_parse(&arrived, parse, &statement, out);
+        let query = Some(parse_in_flight(
+            server,
+            self.client,
+            parse,
+            self.received,
+            self.now,
+        ));
+        server.exchange.on_request(OutstandingRequest {
+            query,
+            effect: Effect::Unnamed { before, prepared },
+            ..OutstandingRequest::forwarded(RequestKind::Parse)
+        });
+        Disposition::ForwardBodyFrom(parse.name.len() + 1)
+    }
+
     pub(super) fn on_bind(
         &mut self,
         arrived: Arrived<'_>,
@@ -278,7 +360,7 @@ impl Requests<'_> {
         };
         let mut disposition = Disposition::Forward;
         let mut bound = None;
-        match self.client.statements.find(bind.statement) {
+        match self.client.statement(bind.statement) {
             Some(statement) => {
                 let statement = Rc::clone(statement);
                 if renames {
@@ -299,6 +381,9 @@ impl Requests<'_> {
                 server.bind(bind.portal, PortalSource::Named(statement));
             }
             None if bind.statement.is_empty() => {
+                if self.client.unnamed == UnnamedStatement::Gone {
+                    return Ok(self.refuse(no_unnamed_statement(), b"", out));
+                }
                 server.bind(bind.portal, PortalSource::Unnamed);
                 server.on_unnamed_done();
             }
@@ -336,7 +421,10 @@ impl Requests<'_> {
         if let Some(Target::Statement(name)) = Target::read(arrived.body)
             && renames
         {
-            let known = self.client.statements.find(name).cloned();
+            let known = self.client.statement(name).cloned();
+            if name.is_empty() && self.client.unnamed == UnnamedStatement::Gone {
+                return self.refuse(no_unnamed_statement(), b"", out);
+            }
             if let Some(statement) = &known {
                 prepare_if_missing(server, statement, self.policy, &mut self.bench.tally, out);
             }
@@ -373,9 +461,19 @@ impl Requests<'_> {
         };
         let mut effect = Effect::None;
         match Target::read(arrived.body) {
-            Some(Target::Statement(name))
-                if !name.is_empty() || self.client.statements.find(name).is_some() =>
-            {
+            Some(Target::Statement(b"")) if self.client.unnamed != UnnamedStatement::Servers => {
+                let before = std::mem::replace(&mut self.client.unnamed, UnnamedStatement::Gone);
+                server.exchange.on_request(OutstandingRequest {
+                    effect: Effect::Unnamed {
+                        before,
+                        prepared: None,
+                    },
+                    ..OutstandingRequest::fabricated(RequestKind::Close, CLOSE_COMPLETE)
+                });
+                self.emit_fabricated();
+                return Disposition::Discard;
+            }
+            Some(Target::Statement(name)) if !name.is_empty() => {
                 if let Some(statement) = self.client.statements.find(name).cloned() {
                     self.client.statements.remove(name);
                     let name = name.into();
@@ -403,12 +501,9 @@ impl Requests<'_> {
         Disposition::Forward
     }
 
-    /// Whether a Parse of the unnamed statement is to be served from a named one: its text came before, not long ago.
-    fn serves_unnamed_from_cache(&mut self, arrived: &Arrived<'_>, parse: &Parse<'_>) -> bool {
-        self.policy.unnamed_statements == UnnamedStatements::Cache
-            && self.renames()
-            && arrived.whole().is_some()
-            && !self.client.statements.is_full()
+    /// Whether a text came before, not long ago, and is of a kind that comes again.
+    fn is_worth_keeping(&mut self, arrived: &Arrived<'_>, parse: &Parse<'_>) -> bool {
+        arrived.whole().is_some()
             // What is in a comment is of this one query.
             && memchr::memmem::find(parse.text(), b"/*").is_none()
             && is_planned(parse.text())
@@ -446,6 +541,13 @@ fn is_planned(text: &[u8]) -> bool {
         text.get(..word.len())
             .is_some_and(|begins| begins.eq_ignore_ascii_case(word))
     })
+}
+
+fn no_unnamed_statement() -> ErrorResponse {
+    ErrorResponse::error(
+        SqlState::INVALID_SQL_STATEMENT_NAME,
+        "unnamed prepared statement does not exist",
+    )
 }
 
 /// What PostgreSQL says of a statement whose result has changed since it was prepared.
