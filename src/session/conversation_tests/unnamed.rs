@@ -5,6 +5,8 @@ use super::*;
 const GROUP: [&str; 5] = ["P:|SELECT $1|||", "B:|||||||", "D:P|", "E:|||||", "S:"];
 const REPLY: [&str; 5] = ["1:", "2:", "n:", "C:SELECT 1|", "Z:I"];
 
+const GONE: &str = "E:SERROR|VERROR|C26000|Munnamed prepared statement does not exist||";
+
 /// Its text has come once, and is parsed on the server under a name since it came again.
 fn pair() -> Pair {
     let mut pair = Pair::new();
@@ -43,7 +45,8 @@ fn a_simple_query_ends_the_unnamed_statement() {
     let mut pair = pair();
     pair.client(&["Q:SELECT 1|"]);
     pair.server(&["T:", "C:SELECT 1|", "Z:I"]);
-    assert_eq!(pair.client(&["B:|||||||", "S:"]), ["B:|||||||", "S:"]);
+    assert_eq!(pair.client(&["B:|||||||", "S:"]), [""; 0]);
+    assert_eq!(pair.received(), [GONE, "Z:I"]);
 }
 
 #[test]
@@ -68,7 +71,8 @@ fn it_is_described_bound_and_closed_behind_a_sync_and_on_another_server() {
     assert_eq!(pair.server(&["1:", "t:", "n:", "Z:I"]), ["t:", "n:", "Z:I"]);
     assert_eq!(pair.client(&["C:S|", "S:"]), ["S:"]);
     assert_eq!(pair.server(&["Z:I"]), ["3:", "Z:I"]);
-    assert_eq!(pair.client(&["B:|||||||", "S:"])[0], "B:|||||||");
+    pair.client(&["D:S|", "S:"]);
+    assert_eq!(pair.received(), [GONE, "Z:I"]);
 }
 
 #[test]
@@ -79,7 +83,7 @@ fn what_an_error_skips_was_not_parsed() {
     pair.client(&["P:x|oops|||", "P:|SELECT 3|||", "B:|||||||", "S:"]);
     let error = error("42601");
     assert_eq!(pair.server(&[&error, "Z:I"]), [&*error, "Z:I"]);
-    // The unnamed statement is gone, as on the server.
+    // It is the one from before, as on the server.
     assert_eq!(pair.client(&["B:|||||||", "S:"]), ["B:|||||||", "S:"]);
 }
 

@@ -104,14 +104,15 @@ pub(super) fn prepare_if_missing(
         .on_request(OutstandingRequest::withheld(RequestKind::Parse, effect));
 }
 
-/// Closes the least recently used statement of a server that has as many as it may have.
+/// Closes the least recently used statements of a server that has as many as it may have.
 pub(super) fn make_room(
     server: &mut ServerSession,
     policy: &RequestPolicy,
     out: &mut Outbound,
     tally: &mut Tally,
 ) {
-    if let Some(evicted) = server.statements.evict(policy.max_prepared_statements) {
+    // Evictions that were skipped behind an error may have left more than there may be.
+    while let Some(evicted) = server.statements.evict(policy.max_prepared_statements) {
         tally.evictions += 1;
         out.write(|out| {
             encode::message(out, b'C', |body| {
