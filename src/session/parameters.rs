@@ -249,6 +249,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_tracked_follows_where_the_server_reports_it() {
+        let reported = [
+            ("TimeZone", "UTC"),
+            ("search_path", "app"),
+            ("is_superuser", "on"),
+        ];
+        let reported = reported
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let extra = ["Search_path".into(), "statement_timeout".into()];
+        let mut set = ParameterSet::following(reported, &extra);
+        let names: Vec<_> = set.iter().map(|(name, _)| name.to_vec()).collect();
+        assert_eq!(names, [&b"search_path"[..], b"TimeZone"]);
+        assert!(set.follows(b"search_path") && !set.follows(b"statement_timeout"));
+        set.insert(b"work_mem", b"1MB");
+        set.retain_following();
+        assert_eq!(set.iter().count(), 2);
+    }
+
+    #[test]
     fn equal_sets_become_one() {
         let (wanted, mut server) = (
             Rc::new(set(&[("TimeZone", "UTC")])),

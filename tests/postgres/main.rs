@@ -8,6 +8,7 @@ mod support;
 mod annotation;
 mod announcements;
 mod authentication;
+mod belongings;
 mod cancel;
 mod chaos;
 mod drain;

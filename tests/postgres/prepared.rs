@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use tokio_postgres::types::Type;
+
 use crate::support::postgres::shared;
 use crate::support::proxy::Proxy;
 use crate::{connect, value};
@@ -84,5 +86,57 @@ async fn a_statement_that_fails_leaves_the_others_alone() {
     assert_eq!(
         client.query_one(&good, &[]).await.unwrap().get::<_, i32>(0),
         1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_whose_result_has_changed_works_for_who_prepares_it_again() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
+    let (ann, bob) = (connect(&proxy).await, connect(&proxy).await);
+    ann.batch_execute("CREATE TABLE changing (a int); INSERT INTO changing VALUES (1)")
+        .await
+        .unwrap();
+    let sql = "SELECT * FROM changing";
+    let (of_ann, of_bob) = (
+        ann.prepare(sql).await.unwrap(),
+        bob.prepare(sql).await.unwrap(),
+    );
+    assert_eq!(ann.query_one(&of_ann, &[]).await.unwrap().len(), 1);
+    bob.batch_execute("ALTER TABLE changing ADD b int DEFAULT 7")
+        .await
+        .unwrap();
+    for (client, statement) in [(&ann, &of_ann), (&bob, &of_bob), (&ann, &of_ann)] {
+        let error = client.query_one(statement, &[]).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "0A000");
+    }
+    for client in [&ann, &bob] {
+        let again = client.prepare(sql).await.unwrap();
+        assert_eq!(
+            client
+                .query_one(&again, &[])
+                .await
+                .unwrap()
+                .get::<_, i32>(1),
+            7
+        );
+    }
+    ann.batch_execute("DROP TABLE changing").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unnamed_statement_that_comes_again_is_parsed_once() {
+    let config = "[pool]\nsize = 1\nunnamed_statements = \"cache\"\n";
+    let proxy = Proxy::in_front_of(shared(), config);
+    let client = connect(&proxy).await;
+    for number in 0..20_i32 {
+        let rows = client
+            .query_typed("SELECT $1 + 1", &[(&number, Type::INT4)])
+            .await
+            .unwrap();
+        assert_eq!(rows[0].get::<_, i32>(0), number + 1);
+    }
+    assert_eq!(
+        proxy.metric("pgspan_server_parses_total", &["user=\"app\""]),
+        1.0
     );
 }
