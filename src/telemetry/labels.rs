@@ -321,6 +321,8 @@ label! {
         QueueFull = "queue_full",
         /// There were too many new texts in this second.
         RateLimited = "rate_limited",
+        /// Its statement had just made room for another.
+        Unknown = "unknown",
     }
 }
 

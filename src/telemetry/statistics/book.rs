@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::sql::fingerprint::Fingerprint;
+use crate::telemetry::labels::Uncounted;
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::query_text::QueryText;
 use crate::telemetry::registry::PoolName;
@@ -21,6 +22,13 @@ pub(super) enum Sighting {
         name: PoolName,
         shape: u64,
         text: Box<[u8]>,
+        observation: Observation,
+        tags: Option<(u64, Arc<TraceContext>)>,
+    },
+    /// The same again, before the answer has come: without its text.
+    Again {
+        worker: usize,
+        shape: u64,
         observation: Observation,
         tags: Option<(u64, Arc<TraceContext>)>,
     },
@@ -132,13 +140,35 @@ impl Book {
                 let Some(statement) = self.statements.get_mut(&id) else {
                     return;
                 };
-                statement.base.observe(&observation);
-                if let Some((hash, trace)) = tags {
-                    statement.base.count_tags(hash, 1);
-                    statement.learn_tags(hash, trace);
-                }
+                statement.observe(&observation, tags);
                 if let (Some(slot), Some(desk)) = (slot, self.workers.get(worker)) {
                     desk.counts.publish(shape, slot);
+                }
+            }
+            Sighting::Again {
+                worker,
+                shape,
+                observation,
+                tags,
+            } => {
+                let id = self.by_shape.get(&shape).copied();
+                let slot = id.and_then(|id| self.slot_of(id, worker, now));
+                let statement = id.and_then(|id| self.statements.get_mut(&id));
+                match (statement, self.workers.get(worker)) {
+                    (Some(statement), Some(desk)) => {
+                        statement.observe(&observation, tags);
+                        if let Some(slot) = slot {
+                            desk.counts.publish(shape, slot);
+                        }
+                    }
+                    (None, Some(desk)) => {
+                        desk.counts.ask_again(shape);
+                        self.process
+                            .uncounted_queries
+                            .of(Uncounted::Unknown)
+                            .increase();
+                    }
+                    _ => {}
                 }
             }
             Sighting::Tags { shape, hash, trace } => {
@@ -275,6 +305,15 @@ impl Book {
 }
 
 impl Statement {
+    /// Counts a query that no worker had cells for.
+    fn observe(&mut self, observation: &Observation, tags: Option<(u64, Arc<TraceContext>)>) {
+        self.base.observe(observation);
+        if let Some((hash, trace)) = tags {
+            self.base.count_tags(hash, 1);
+            self.learn_tags(hash, trace);
+        }
+    }
+
     fn learn_tags(&mut self, hash: u64, trace: Arc<TraceContext>) {
         if self.tags.len() < TAG_SETS && self.tags.iter().all(|(known, _)| *known != hash) {
             self.tags.push((hash, trace));
@@ -308,6 +347,6 @@ impl Statement {
 pub(super) fn read(sighting: &Sighting, masked: bool) -> QueryText {
     match sighting {
         Sighting::Text { text, .. } => QueryText::of(text, masked, TEXT_LIMIT),
-        Sighting::Tags { .. } => QueryText::default(),
+        Sighting::Again { .. } | Sighting::Tags { .. } => QueryText::default(),
     }
 }

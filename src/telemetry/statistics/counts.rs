@@ -19,11 +19,16 @@ pub(super) struct Counts {
     /// [`WAYS`] neighbours.
     table: Box<[AtomicU64]>,
     slots: Box<[OnceLock<Box<Cells>>]>,
+    /// Shapes that the worker has asked about lately.
+    asked: Box<[AtomicU64]>,
     pub(super) ring: Ring,
     /// The second of the budget for new texts, and what is left of it.
     second: AtomicU64,
     left: AtomicU64,
 }
+
+/// Shapes of which a worker remembers that it has asked.
+const ASKED_SHAPES: usize = 256;
 
 const WAYS: usize = 4;
 const SLOT_BITS: u32 = 24;
@@ -36,6 +41,9 @@ impl Counts {
             table: (0..words).map(|_| AtomicU64::new(0)).collect(),
             slots: (0..slots.min(SLOT_MASK as usize))
                 .map(|_| OnceLock::new())
+                .collect(),
+            asked: (0..if slots == 0 { 0 } else { ASKED_SHAPES })
+                .map(|_| AtomicU64::new(0))
                 .collect(),
             ring: Ring::new(traced_queries),
             second: AtomicU64::new(u64::MAX),
@@ -101,6 +109,23 @@ impl Counts {
         }
     }
 
+    /// Whether this shape was asked about lately, and the answer may be on its way. From now on it was. For the worker.
+    pub(super) fn was_asked(&self, shape: u64) -> bool {
+        let place = self.asked.get(shape as usize % ASKED_SHAPES);
+        place.is_some_and(|place| {
+            let before = place.load(Relaxed);
+            place.store(shape, Relaxed);
+            before == shape
+        })
+    }
+
+    /// The question was not understood: it is to be asked with its text again. For the book's keeper.
+    pub(super) fn ask_again(&self, shape: u64) {
+        if let Some(place) = self.asked.get(shape as usize % ASKED_SHAPES) {
+            place.store(0, Relaxed);
+        }
+    }
+
     /// Whether another text may be asked about in this second. For the worker.
     pub(super) fn may_ask(&self, second: u64) -> bool {
         if self.second.load(Relaxed) != second {
@@ -145,6 +170,15 @@ mod tests {
         shapes.iter().for_each(|shape| counts.publish(*shape, 0));
         let found = shapes.iter().filter(|shape| counts.find(**shape).is_some());
         assert_eq!(found.count(), WAYS);
+    }
+
+    #[test]
+    fn a_shape_is_asked_about_with_its_text_once() {
+        let counts = Counts::new(1, 0);
+        assert!(!counts.was_asked(7));
+        assert!(counts.was_asked(7));
+        counts.ask_again(7);
+        assert!(!counts.was_asked(7));
     }
 
     #[test]

@@ -262,16 +262,27 @@ impl WorkerStatistics {
         if !self.counts.may_ask(observation.at / 1_000_000_000) {
             return uncounted.of(Uncounted::RateLimited).increase();
         }
-        let sighting = Sighting::Text {
-            worker: self.worker,
-            pool: pool.number,
-            name: pool.name.clone(),
-            shape,
-            text: text.into(),
-            observation,
-            tags: tags.map(|(hash, trace)| (hash, Arc::clone(trace))),
+        let worker = self.worker;
+        let tags = tags.map(|(hash, trace)| (hash, Arc::clone(trace)));
+        let sighting = match self.counts.was_asked(shape) {
+            true => Sighting::Again {
+                worker,
+                shape,
+                observation,
+                tags,
+            },
+            false => Sighting::Text {
+                worker,
+                pool: pool.number,
+                name: pool.name.clone(),
+                shape,
+                text: text.into(),
+                observation,
+                tags,
+            },
         };
         if self.sightings.try_send(sighting).is_err() {
+            self.counts.ask_again(shape);
             uncounted.of(Uncounted::QueueFull).increase();
         }
     }
