@@ -353,8 +353,12 @@ impl<'a> Walk<'a> {
             return Step::Forward;
         };
         if !command.is_answered_here(self.trace) {
-            if command == TraceCommand::ResetAll {
-                self.trace.reset_all(self.forwarded + 1);
+            let has_effect = matches!(
+                command,
+                TraceCommand::ResetAll | TraceCommand::OtherApplicationName
+            );
+            if has_effect {
+                let _ = command.execute(self.trace, Block::Inside, self.forwarded + 1);
                 self.on_new_context();
             }
             return Step::Forward;

@@ -49,6 +49,8 @@ pub struct SessionTrace {
     /// The trace made up for this transaction.
     generated: Option<TraceParent>,
     effective: Effective,
+    /// The trace that application_name was set to last.
+    application_name: Option<Box<str>>,
     /// How long the trace has been in use.
     use_of_trace: UseOfTrace,
 }
@@ -105,6 +107,7 @@ impl SessionTrace {
                 comment: Vec::new(),
                 comment_form: None,
             },
+            application_name: None,
             use_of_trace: UseOfTrace::default(),
         }
     }
@@ -212,6 +215,31 @@ impl SessionTrace {
         let value = checked.as_ref().ok().cloned();
         self.record(statements, Change::Set(scope, field, value));
         checked.and_then(|_| left_out.map_or(Ok(()), Err))
+    }
+
+    /// Sets the trace by way of application_name, as [`Self::set`].
+    ///
+    /// # Errors
+    /// Which rule the value breaks: a warning for the client.
+    pub fn set_by_application_name(
+        &mut self,
+        scope: Scope,
+        field: Field,
+        text: &[u8],
+        statements: u32,
+    ) -> Result<(), InvalidValue> {
+        let done = self.set(scope, field, text, statements);
+        self.application_name = self.value(field).map(Box::from);
+        done
+    }
+
+    /// application_name gets another value: where it has told the trace, it does not any more.
+    pub fn end_application_name(&mut self, statements: u32) {
+        if let Some(told) = self.application_name.take()
+            && self.value(Field::TraceParent) == Some(&*told)
+        {
+            self.reset(Scope::Session, Field::TraceParent, statements);
+        }
     }
 
     /// Gives a field its startup value, as [`Self::set`] with DEFAULT and as RESET do.

@@ -39,6 +39,8 @@ pub enum TraceCommand<'a> {
         /// How it was written.
         form: Form,
     },
+    /// `SET application_name` to another value, or RESET of it: the server's to answer. A traceparent that it was set to before is over.
+    OtherApplicationName,
     /// `RESET pgspan.<field>`.
     Reset {
         /// The field's name, without `pgspan.`.
@@ -134,6 +136,7 @@ impl<'a> TraceCommand<'a> {
             },
             word if word.eq_ignore_ascii_case(b"reset") => match words.take_keyword("all") {
                 true => Self::ResetAll,
+                false if words.take_keyword("application_name") => Self::OtherApplicationName,
                 false => Self::Reset {
                     name: take_field(&mut words)?,
                 },
@@ -163,8 +166,11 @@ impl<'a> TraceCommand<'a> {
             take_equals(words)?;
             let value = words.take_string().or_else(|| words.take_identifier())?;
             let form = Form::Command;
-            let is_trace = TraceParent::parse(&value).is_ok();
-            return is_trace.then_some(Self::SetApplicationName { scope, value, form });
+            return match (TraceParent::parse(&value), scope) {
+                (Ok(_), _) => Some(Self::SetApplicationName { scope, value, form }),
+                (Err(_), Scope::Session) => Some(Self::OtherApplicationName),
+                (Err(_), Scope::Local) => None,
+            };
         }
         let name = take_field(words)?;
         take_equals(words)?;
@@ -287,6 +293,7 @@ impl<'a> TraceCommand<'a> {
                 form,
                 missing,
             },
+            Self::OtherApplicationName => TraceCommand::OtherApplicationName,
             Self::ResetAll => TraceCommand::ResetAll,
         }
     }
@@ -379,7 +386,7 @@ impl<'a> TraceCommand<'a> {
             Self::Select(calls) => calls
                 .iter()
                 .all(|call| call.command.is_answered_here(trace)),
-            Self::ResetAll => false,
+            Self::OtherApplicationName | Self::ResetAll => false,
         }
     }
 
@@ -444,7 +451,7 @@ impl<'a> TraceCommand<'a> {
                     answer.tag = "SELECT 1";
                 }
                 if let Some(field) = trace.policy().field(b"traceparent") {
-                    let done = trace.set(*scope, field, value, statements);
+                    let done = trace.set_by_application_name(*scope, field, value, statements);
                     answer
                         .warnings
                         .extend(done.err().map(|invalid| invalid.to_warning()));
@@ -503,6 +510,7 @@ impl<'a> TraceCommand<'a> {
                 }
                 answer.tag = "SELECT 1";
             }
+            Self::OtherApplicationName => trace.end_application_name(statements),
             Self::ResetAll => {
                 trace.reset_all(statements);
                 answer.tag = "RESET";

@@ -109,6 +109,22 @@ fn session_commands_are_never_annotated() {
 }
 
 #[test]
+fn another_application_name_ends_the_trace_that_the_last_one_was() {
+    let mut session = Session::new();
+    session.plan(&format!("SET application_name = '{FIRST}'"));
+    assert_eq!(session.plan("SELECT 1"), Verdict::Edited);
+    let other = "SET application_name = 'shop'; SELECT 2";
+    session.plan(other);
+    assert_eq!(session.sent(other), other);
+    // One that was set by its own name stays.
+    session.plan(&format!("SET application_name = '{FIRST}'"));
+    session.plan(&format!("SET pgspan.traceparent = '{SECOND}'"));
+    session.plan("RESET application_name");
+    assert_eq!(session.plan("SELECT 3"), Verdict::Edited);
+    assert_eq!(session.sent("SELECT 3"), expand("SELECT 3 {2}"));
+}
+
+#[test]
 fn commands_in_a_form_that_is_not_understood_are_the_servers() {
     for text in [
         "SELECT set_config('pgspan.route', 'a' || 'b', false)",

@@ -55,16 +55,20 @@ impl Requests<'_> {
         }
     }
 
-    /// An Execute of RESET ALL or DISCARD ALL goes to the server, and clears the trace context.
+    /// An Execute of RESET ALL, DISCARD ALL or SET application_name goes to the server, and clears the trace context, or a part of it.
     pub(super) fn reset_with(client: &mut ClientSession, server: &ServerSession, portal: &[u8]) {
         let text = server.portal_text(portal);
-        if !matches!(text, [b'd' | b'D' | b'r' | b'R', ..]) || text.len() > LONGEST_RESET {
+        if !matches!(text, [b'd' | b'D' | b'r' | b'R' | b's' | b'S', ..])
+            || text.len() > LONGEST_RESET
+        {
             return;
         }
         let around = client.surroundings(server.exchange.status());
         let command = TraceCommand::recognise(text, around.strings, around.encoding);
-        if command == Some(TraceCommand::ResetAll) {
-            client.trace.reset_all(server.executes);
+        if let Some(command @ (TraceCommand::ResetAll | TraceCommand::OtherApplicationName)) =
+            command
+        {
+            let _ = command.execute(&mut client.trace, Block::Inside, server.executes);
         }
     }
 
@@ -551,8 +555,8 @@ fn too_many_portals() -> ErrorResponse {
     )
 }
 
-/// `DISCARD ALL;`, with some blanks.
-const LONGEST_RESET: usize = 32;
+/// `SET application_name`, with a name of the longest.
+const LONGEST_RESET: usize = 128;
 
 /// From here on a pipeline is an implicit transaction block.
 const PIPELINES_ARE_BLOCKS: u32 = 180_000;

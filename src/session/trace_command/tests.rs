@@ -78,8 +78,15 @@ fn a_traceparent_in_application_name_is_recognised_and_nothing_else_is() {
     assert_eq!(recognise(&text), Some(expected));
     let other = "SELECT set_config('application_name', 'psql', false)";
     assert_eq!(recognise(other), None);
-    assert_eq!(recognise("SET application_name = 'psql'"), None);
-    assert_eq!(recognise("SET application_name = DEFAULT"), None);
+    for other in [
+        "SET application_name = 'psql'",
+        "SET SESSION application_name TO DEFAULT",
+        "RESET application_name",
+    ] {
+        let expected = Some(TraceCommand::OtherApplicationName);
+        assert_eq!(recognise(other), expected, "{other}");
+    }
+    assert_eq!(recognise("SET LOCAL application_name = 'psql'"), None);
 }
 
 #[test]
