@@ -60,6 +60,9 @@ impl Acceptor {
 
     /// Accepts until `stop` is called for; those who are logging in then go on for themselves.
     pub async fn run(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
+        if let Err(error) = listener.keep(&self.gate.config().tcp) {
+            tracing::warn!(%error, "connections of clients can't be kept as [tcp] says");
+        }
         let listener = match listener.open() {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "can't accept clients"),

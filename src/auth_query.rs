@@ -15,10 +15,12 @@ use zeroize::Zeroize as _;
 use crate::auth::credentials::Credentials;
 use crate::auth::scram::Nonce;
 use crate::auth::verifier::{Likeness, Verifier};
+use crate::config::Tcp;
 use crate::config::secret::Secret;
 use crate::net::socket::Socket;
 use crate::protocol::encode;
 use crate::protocol::frame::Frame;
+use crate::server::dial::open_any;
 use crate::server::{ConnectError, ServerStartup, ServerTarget, log_in_at, take_frame};
 use crate::session::server_login::ServerRefusal;
 
@@ -106,7 +108,10 @@ impl Inquiries {
     ) -> Result<Option<FoundUser>, InquiryError> {
         let place = format!(
             "{:?}/{}/{}/{}",
-            inquiry.target.address, inquiry.target.database, inquiry.target.user, inquiry.query
+            inquiry.target.in_words(),
+            inquiry.target.database,
+            inquiry.target.user,
+            inquiry.query
         );
         let key = (Box::from(place), Box::from(user));
         if let Some(found) = self.answers().get(&key, inquiry.cache_ttl, clock()) {
@@ -190,7 +195,11 @@ async fn ask_on(
         scram_keys: None,
     };
     let startup = ServerStartup::pooled(&[]);
-    let connecting = log_in_at(&inquiry.target, credentials, nonce, startup);
+    let connecting = async {
+        let tcp = Tcp::default();
+        let opened = open_any(&inquiry.target.addresses, &tcp).await?;
+        log_in_at(&inquiry.target, opened, &tcp, credentials, nonce, startup).await
+    };
     let logged_in = tokio::time::timeout(inquiry.timeout, connecting)
         .await
         .unwrap_or(Err(ConnectError::TimedOut))?;

@@ -3,12 +3,13 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use crate::config::{Host, Peer};
+use crate::config::{Peer, Tcp};
 use crate::net::socket::Socket;
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::encode;
+use crate::server::dial::{open_at, open_once};
 use crate::server::encryption::{self, Attempt};
-use crate::server::{self, ConnectError, ServerAddress, ServerCard};
+use crate::server::{ConnectError, ServerAddress, ServerCard};
 use crate::telemetry::labels::CancelOutcome;
 
 /// How long a server may take for a CancelRequest (PgBouncer's cancel_wait_timeout).
@@ -54,13 +55,8 @@ pub async fn relay(peer: &Peer, key: &CancelKey) -> CancelOutcome {
 }
 
 async fn deliver_to(peer: &Peer, request: &[u8]) -> Result<(), ConnectError> {
-    let address = match &peer.host {
-        Host::Tcp(host) => ServerAddress::Tcp(host.clone(), peer.port),
-        Host::SocketFolder(folder) => {
-            ServerAddress::Unix(folder.join(format!(".s.PGSQL.{}", peer.port)))
-        }
-    };
-    let (socket, _) = server::open(&address).await?;
+    let address = ServerAddress::of(&peer.host, peer.port);
+    let (socket, _) = open_once(&address, &Tcp::default()).await?;
     hand_over(socket, request).await
 }
 
@@ -85,7 +81,7 @@ pub async fn forward(server: &ServerCard) -> CancelOutcome {
 
 /// The server closes the connection when it has signalled the process.
 async fn deliver(server: &ServerCard, request: &[u8]) -> Result<(), ConnectError> {
-    let mut socket = server::open_at(&server.address).await?;
+    let mut socket = open_at(&server.address, &Tcp::default()).await?;
     if let Some((tls, host)) = &server.tls {
         // Whoever reads the key could cancel the next query too.
         encryption::encrypt(&mut socket, Attempt::Encrypted, tls, host).await?;

@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! 4  the whole   app  cli  dev  files  process  shutdown  systemd
-//! 3  lives       acceptor  admission  admin  allowance  worker  shard  client  link  scratch  server_pool  server  cancel
-//!                http
+//! 3  lives       acceptor  admission  admin  allowance  worker  shard  client  link  resolver  scratch  server_pool  server
+//!                cancel  http
 //!                reload
 //! 2  the edge    net (wires)   telemetry (eyes)
 //! 1  rules       auth  session  pool        state machines: bytes and `now` in, decisions out
@@ -41,6 +41,7 @@ pub mod client;
 pub mod http;
 pub mod link;
 pub mod reload;
+pub mod resolver;
 pub mod scratch;
 pub mod server;
 pub mod server_pool;

@@ -1,5 +1,6 @@
 //! A connection to a server: made, logged in, asked now and then by the proxy itself, and closed.
 
+pub mod dial;
 pub mod encryption;
 pub mod own_query;
 
@@ -14,18 +15,18 @@ use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use thiserror::Error;
-use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::Notify;
 use zeroize::Zeroize as _;
 
+use self::dial::{Opened, Route, open_at};
 use self::encryption::Attempt;
 use crate::allowance::Allowance;
 use crate::auth::credentials::Credentials;
 use crate::auth::scram::{CachedKeys, Nonce};
 use crate::config::secret::Secret;
-use crate::config::{Config, Host};
+use crate::config::{Config, Host, Tcp};
 use crate::net::lane::Lane;
-use crate::net::socket::{Socket, Stream};
+use crate::net::socket::Socket;
 use crate::net::tls::ServerTls;
 use crate::net::tls_session::TlsSession;
 use crate::protocol::cancel_key::CancelKey;
@@ -44,8 +45,8 @@ use crate::session::server_session::ServerSession;
 /// Where a server is, and who logs in there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTarget {
-    /// Where it listens.
-    pub address: ServerAddress,
+    /// Where it listens: one of these.
+    pub addresses: Vec<ServerAddress>,
     /// The database's name there.
     pub database: Box<str>,
     /// The role.
@@ -89,12 +90,20 @@ impl<'a> ServerStartup<'a> {
     }
 }
 
+impl ServerTarget {
+    /// Where it listens, for the log.
+    pub fn in_words(&self) -> String {
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        addresses.join(",")
+    }
+}
+
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ServerAddress {
     /// A name or an IP address, and a port.
     Tcp(Box<str>, u16),
-    /// A unix socket.
+    /// A unix socket; an abstract one begins with a zero byte.
     Unix(PathBuf),
 }
 
@@ -157,11 +166,23 @@ pub enum PeerAddress {
     Unix(PathBuf),
 }
 
+impl ServerAddress {
+    /// A host with a port, which is also the number in the name of a unix socket.
+    pub fn of(host: &Host, port: u16) -> Self {
+        let socket = format!(".s.PGSQL.{port}");
+        match host {
+            Host::Tcp(host) => Self::Tcp(host.clone(), port),
+            Host::SocketFolder(folder) => Self::Unix(folder.join(socket)),
+            Host::Abstract(name) => Self::Unix(format!("\0{name}/{socket}").into()),
+        }
+    }
+}
+
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(host, port) => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(path) => write!(f, "unix:{}", path.to_string_lossy().replace('\0', "@")),
         }
     }
 }
@@ -170,7 +191,7 @@ impl fmt::Display for PeerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(path) => write!(f, "unix:{}", path.to_string_lossy().replace('\0', "@")),
         }
     }
 }
@@ -205,19 +226,15 @@ impl ServerTarget {
     /// Where a database's name leads, for a client of this user. `None` where there is no such database.
     pub fn of(config: &Config, name: &str, client: &str) -> Option<Self> {
         let database = config.database(name)?;
-        let address = match &database.host {
-            Host::Tcp(host) => ServerAddress::Tcp(host.clone(), database.port),
-            Host::SocketFolder(folder) => {
-                ServerAddress::Unix(folder.join(format!(".s.PGSQL.{}", database.port)))
-            }
-        };
+        let address = |host| ServerAddress::of(host, database.port);
+        let addresses = database.hosts.iter().map(address).collect();
         let user: &str = database.user.as_deref().unwrap_or(client);
         let password = database
             .password
             .clone()
             .or_else(|| config.user(user)?.password.clone());
         Some(Self {
-            address,
+            addresses,
             database: database.name_on_server(name).into(),
             user: user.into(),
             password,
@@ -275,61 +292,6 @@ impl ConnectError {
     }
 }
 
-/// Opens a connection to where a server listens.
-pub async fn open(address: &ServerAddress) -> Result<(Socket, PeerAddress), ConnectError> {
-    let (stream, address) = match address {
-        ServerAddress::Tcp(host, port) => {
-            let (stream, address) = open_tcp(host, *port).await?;
-            let stream = stream.into_std().map(Stream::Tcp);
-            (stream, PeerAddress::Tcp(address))
-        }
-        ServerAddress::Unix(path) => {
-            let stream = UnixStream::connect(path)
-                .await
-                .map_err(ConnectError::Unreachable)?;
-            let stream = stream.into_std().map(Stream::Unix);
-            (stream, PeerAddress::Unix(path.clone()))
-        }
-    };
-    let socket = stream
-        .and_then(|stream| stream.prepare().map(|()| stream))
-        .and_then(Socket::new)
-        .map_err(ConnectError::Unreachable)?;
-    Ok((socket, address))
-}
-
-/// Opens a further connection to where one was opened.
-pub async fn open_at(address: &PeerAddress) -> Result<Socket, ConnectError> {
-    let stream = match address {
-        PeerAddress::Tcp(address) => TcpStream::connect(address)
-            .await
-            .and_then(TcpStream::into_std)
-            .map(Stream::Tcp),
-        PeerAddress::Unix(path) => UnixStream::connect(path)
-            .await
-            .and_then(UnixStream::into_std)
-            .map(Stream::Unix),
-    };
-    stream
-        .and_then(|stream| stream.prepare().map(|()| stream))
-        .and_then(Socket::new)
-        .map_err(ConnectError::Unreachable)
-}
-
-async fn open_tcp(host: &str, port: u16) -> Result<(TcpStream, SocketAddr), ConnectError> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    let addresses = lookup_host((host, port))
-        .await
-        .map_err(ConnectError::Unresolved)?;
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok((stream, address)),
-            Err(error) => last = error,
-        }
-    }
-    Err(ConnectError::Unreachable(last))
-}
-
 impl ServerConnection {
     /// Connects and logs in by `credentials`. The SCRAM keys that this login found come back, for the next one.
     ///
@@ -339,18 +301,21 @@ impl ServerConnection {
         credentials: Credentials,
         nonce: fn() -> Nonce,
         startup: ServerStartup<'_>,
+        route: &Route<'_>,
         clock: impl Fn() -> Instant,
     ) -> Result<(Self, Option<CachedKeys>), ConnectError> {
         let track_extra = startup.track_extra;
+        let opened = route.open(&target.addresses).await?;
+        let host = opened.host.host();
         let LoggedInAt {
             socket,
             address,
             identity,
-        } = log_in_at(target, credentials, nonce, startup).await?;
+        } = log_in_at(target, opened, route.tcp, credentials, nonce, startup).await?;
         let encryption = socket.tls().and_then(TlsSession::description);
         let tls = encryption
             .is_some()
-            .then(|| (target.tls.clone(), Box::from(target.address.host())));
+            .then(|| (target.tls.clone(), Box::from(host)));
         let ServerIdentity {
             parameters,
             cancel_key,
@@ -423,20 +388,25 @@ pub struct LoggedInAt {
     pub identity: ServerIdentity,
 }
 
-/// Connects and logs in. Where the mode leaves encryption open, a connection that is refused for the one reason is tried the
-/// other way.
+/// Logs in over a connection that is open. Where the mode leaves encryption open, a connection that is refused for the one reason is
+/// tried the other way.
 pub async fn log_in_at(
     target: &ServerTarget,
+    opened: Opened<'_>,
+    tcp: &Tcp,
     credentials: Credentials,
     nonce: fn() -> Nonce,
     startup: ServerStartup<'_>,
 ) -> Result<LoggedInAt, ConnectError> {
-    let (first, second) = Attempt::at(target);
+    let (peer, host) = (opened.peer.clone(), opened.host);
+    let (first, second) = Attempt::at(host, target.tls.mode);
     let login = (credentials.clone(), nonce());
-    let attempted = attempt(target, first, login, startup.clone()).await;
+    let attempted = attempt(target, first, opened, login, startup.clone()).await;
     match (attempted, second) {
         (Err(error), Some(second)) if encryption::is_worth_another(&error) => {
-            attempt(target, second, (credentials, nonce()), startup).await
+            let socket = open_at(&peer, tcp).await?;
+            let opened = Opened { socket, peer, host };
+            attempt(target, second, opened, (credentials, nonce()), startup).await
         }
         (attempted, _) => attempted,
     }
@@ -445,12 +415,16 @@ pub async fn log_in_at(
 async fn attempt(
     target: &ServerTarget,
     attempt: Attempt,
+    opened: Opened<'_>,
     (credentials, nonce): (Credentials, Nonce),
     startup: ServerStartup<'_>,
 ) -> Result<LoggedInAt, ConnectError> {
-    let (mut socket, address) = open(&target.address).await?;
-    let host = target.address.host();
-    encryption::encrypt(&mut socket, attempt, &target.tls, host).await?;
+    let Opened {
+        mut socket,
+        peer: address,
+        host,
+    } = opened;
+    encryption::encrypt(&mut socket, attempt, &target.tls, host.host()).await?;
     let mut out = Vec::new();
     let login = ServerLogin::begin(
         ServerLoginRequest {

@@ -67,6 +67,8 @@ pub struct ServerPool {
     current: Cell<usize>,
     /// Told when a server was closed, or has come back.
     on_closed: Notify,
+    /// The host that is connected to next.
+    next_host: Cell<usize>,
     /// Why the last connection could not be made.
     login_failure: RefCell<Option<Box<str>>>,
     /// Others have what its database or user may have.
@@ -114,6 +116,7 @@ impl ServerPool {
             generation: Cell::new(0),
             current: Cell::new(0),
             on_closed: Notify::new(),
+            next_host: Cell::new(0),
             login_failure: RefCell::default(),
             wants_room: Cell::new(false),
             welcomes: RefCell::default(),

@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 
 use crate::allowance::Allowances;
 use crate::cancel;
+use crate::config::Config;
 use crate::config::choices::OnMissing;
-use crate::config::{Config, Host};
 use crate::pool::budget::Account;
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::startup::Replication;
@@ -478,15 +478,11 @@ impl Shard {
         let config = &*self.config();
         let database = config.database(&key.database)?;
         let settings = config.pool_settings(&key.database, &key.user);
-        let host = match &database.host {
-            Host::Tcp(host) => Arc::from(&**host),
-            Host::SocketFolder(folder) => Arc::from(folder.to_string_lossy()),
-        };
         let identity = PoolIdentity {
             database: Arc::from(&*key.database),
             user: Arc::from(&*key.user),
             server: crate::telemetry::slow_query::ServerAddress {
-                host,
+                host: database.hosts_in_words().into(),
                 port: database.port,
                 peer: None,
             },
@@ -511,6 +507,8 @@ impl Shard {
             trace_policy: Arc::new(trace_policy(config, &key.database, &key.user)),
             target,
             has_own_user: database.user.is_some(),
+            tcp: config.tcp,
+            dns: config.dns,
         })
     }
 

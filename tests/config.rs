@@ -179,13 +179,33 @@ fn without_a_star_other_names_lead_nowhere() {
 fn a_host_is_a_name_an_address_or_a_socket_folder() {
     let host = |host: &str| {
         let config = good(&format!("databases.app.host = {host:?}"));
-        config.database("app").unwrap().host.clone()
+        config.database("app").unwrap().hosts[0].clone()
     };
     assert_eq!(host("db.example.com"), Host::Tcp("db.example.com".into()));
     assert_eq!(host("::1"), Host::Tcp("::1".into()));
     assert_eq!(
         host("/run/postgresql"),
         Host::SocketFolder("/run/postgresql".into())
+    );
+}
+
+#[test]
+fn several_hosts_are_written_with_commas_or_as_a_list() {
+    let hosts = |written: &str| {
+        good(&format!("databases.app.host = {written}"))
+            .database("app")
+            .unwrap()
+            .hosts_in_words()
+    };
+    assert_eq!(
+        hosts("\"db1, 10.0.0.2,/run/postgresql\""),
+        "db1,10.0.0.2,/run/postgresql"
+    );
+    assert_eq!(hosts("[\"db1\", \"@pg\"]"), "db1,@pg");
+    assert_eq!(
+        wrong("databases.app.host = []"),
+        "config.toml:1:22: `host` in [databases.app]: invalid length 0, expected a host name, an IP address or the folder of a unix \
+         socket, or a list of them"
     );
 }
 
@@ -323,14 +343,20 @@ fn hosts_of_other_forms_are_told_the_form() {
             "",
             "expected a host name, an IP address or the folder of a unix socket",
         ),
-        ("a,b", "expected one host: lists are not supported"),
         ("db:5432", "the port has a key of its own, `port`"),
         (
             "[::1]:5432",
             "an IPv6 address stands here without brackets and port",
         ),
         ("postgres://db/app", "expected a host, not a URL"),
-        ("@socket", "abstract unix sockets are not supported"),
+        (
+            "@",
+            "expected the name of an abstract unix socket behind the @",
+        ),
+        (
+            "db1,",
+            "expected a host name, an IP address or the folder of a unix socket",
+        ),
         (
             "/tmp/.s.PGSQL.5432",
             "expected the folder of the unix socket, not the socket",

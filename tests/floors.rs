@@ -21,6 +21,7 @@ const FLOORS: [&[&str]; 5] = [
         "client",
         "link",
         "scratch",
+        "resolver",
         "server_pool",
         "server",
         "cancel",

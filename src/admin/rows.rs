@@ -10,7 +10,7 @@ use crate::admin::snapshot::{Connection, PoolView, Snapshot, State};
 use crate::admin::statistics::{ByDatabase, History, sum};
 use crate::admin::table::Value;
 use crate::config::choices::LoadBalanceHosts;
-use crate::config::{CONSOLE_NAMES, Config, Database, Host, User};
+use crate::config::{CONSOLE_NAMES, Config, Database, User};
 use crate::protocol::startup::Replication;
 
 /// Rows of a table.
@@ -107,7 +107,7 @@ impl Sight<'_> {
         let mode = (pool.mode != self.config.pool.mode).then(|| settings::mode(pool.mode));
         vec![
             Value::text(name),
-            Value::text(host(&database.host)),
+            Value::text(database.hosts_in_words()),
             Value::Int(database.port.into()),
             Value::text(database.name_on_server(name)),
             Value::text_or_null(database.user.as_deref()),
@@ -342,7 +342,7 @@ pub(super) fn peers(config: &Config) -> Rows {
     let rows = config.peers.iter().map(|(id, peer)| {
         vec![
             Value::Int((*id).into()),
-            Value::text(host(&peer.host)),
+            Value::text(peer.host.to_string()),
             Value::Int(peer.port.into()),
             // As many connections as there are cancels.
             Value::Int(0),
@@ -434,20 +434,13 @@ fn pointer(serial: u64) -> String {
     format!("{serial:#x}")
 }
 
-fn host(host: &Host) -> String {
-    match host {
-        Host::Tcp(name) => name.to_string(),
-        Host::SocketFolder(folder) => folder.to_string_lossy().into_owned(),
-    }
-}
-
 /// How several hosts are tried, where there are several.
 fn hosts_order(database: &Database) -> Option<&'static str> {
     let order = match database.pool.load_balance_hosts {
         LoadBalanceHosts::RoundRobin => "round-robin",
         LoadBalanceHosts::Disable => "disable",
     };
-    host(&database.host).contains(',').then_some(order)
+    (database.hosts.len() > 1).then_some(order)
 }
 
 /// `2026-11-25 22:30:25 UTC`, as PgBouncer writes times where the zone is UTC.

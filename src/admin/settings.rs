@@ -206,8 +206,10 @@ const SETTINGS: &[Setting] = &[
     unset("conffile", None, true),
     live("default_pool_size", "20", |config| count(config.pool.size)),
     unset("disable_pqexec", Some("0"), false),
-    unset("dns_max_ttl", Some("15"), true),
-    unset("dns_nxdomain_ttl", Some("15"), true),
+    live("dns_max_ttl", "15", |config| seconds(config.dns.max_ttl)),
+    live("dns_nxdomain_ttl", "15", |config| {
+        seconds(config.dns.nxdomain_ttl)
+    }),
     unset("dns_zone_check_period", Some("0"), true),
     live("idle_transaction_timeout", "0", |config| {
         limit(config.pool.idle_transaction_timeout)
@@ -353,12 +355,22 @@ const SETTINGS: &[Setting] = &[
     unset("syslog_facility", Some("daemon"), true),
     unset("syslog_ident", Some("pgbouncer"), true),
     unset("tcp_defer_accept", Some("1"), true),
-    unset("tcp_keepalive", Some("1"), true),
-    unset("tcp_keepcnt", Some("0"), true),
-    unset("tcp_keepidle", Some("0"), true),
-    unset("tcp_keepintvl", Some("0"), true),
+    live("tcp_keepalive", "1", |config| flag(config.tcp.keepalive)),
+    live("tcp_keepcnt", "0", |config| {
+        count(config.tcp.keepalive_retries)
+    }),
+    live("tcp_keepidle", "0", |config| {
+        limit(config.tcp.keepalive_idle)
+    }),
+    live("tcp_keepintvl", "0", |config| {
+        limit(config.tcp.keepalive_interval)
+    }),
     unset("tcp_socket_buffer", Some("0"), true),
-    unset("tcp_user_timeout", Some("0"), true),
+    // In milliseconds.
+    live("tcp_user_timeout", "0", |config| {
+        let timeout = config.tcp.user_timeout.unwrap_or_default();
+        timeout.as_millis().to_string()
+    }),
     fixed("track_extra_parameters", "IntervalStyle", |config| {
         names(&config.pool.track_extra_parameters)
     }),

@@ -29,8 +29,12 @@ impl Config {
             let message = format!("clients connect to {listen} already, see [listen]");
             findings.error(&["http", "address"], message);
         }
-        for (name, database) in &self.databases {
-            let Host::Tcp(host) = &database.host else {
+        let hosts = self.databases.iter().flat_map(|(name, database)| {
+            let hosts = database.hosts.iter();
+            hosts.map(move |host| (name, database, host))
+        });
+        for (name, database, host) in hosts {
+            let Host::Tcp(host) = host else {
                 continue;
             };
             let ip = match &**host {
@@ -147,12 +151,16 @@ impl Config {
     /// Encrypted, but with whom nobody knows.
     fn check_encryption(&self, findings: &mut Findings) {
         for (name, database) in &self.databases {
-            let Host::Tcp(host) = &database.host else {
-                continue;
+            let is_elsewhere = |host: &&Box<str>| {
+                ***host != *"localhost" && !host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
             };
-            let is_here =
-                &**host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-            if !is_here && database.tls.mode < TlsMode::VerifyFull {
+            let mut hosts = database.hosts.iter().filter_map(|host| match host {
+                Host::Tcp(host) => Some(host),
+                Host::SocketFolder(_) | Host::Abstract(_) => None,
+            });
+            if let Some(host) = hosts.find(is_elsewhere)
+                && database.tls.mode < TlsMode::VerifyFull
+            {
                 let message = format!(
                     "whoever sits between here and {host} can pose as it: only `mode = \"verify-full\"` knows the server"
                 );

@@ -11,8 +11,8 @@ use super::choices::{
 };
 use super::tls::{Tls, TlsMode};
 use super::{
-    Annotation, Auth, Database, Drain, Host, Http, Listen, Log, PoolSettings, SlowQuery, Trace,
-    Workers,
+    Annotation, Auth, Database, Dns, Drain, Host, Http, Listen, Log, PoolSettings, SlowQuery, Tcp,
+    Trace, Workers,
 };
 use super::{Share, Statistics};
 
@@ -87,7 +87,7 @@ impl Default for Workers {
 impl Default for Database {
     fn default() -> Self {
         Self {
-            host: Host::Tcp("127.0.0.1".into()),
+            hosts: vec![Host::Tcp("127.0.0.1".into())],
             port: 5432,
             dbname: None,
             user: None,
@@ -174,6 +174,28 @@ impl Default for Log {
             syslog: false,
             syslog_ident: "pgspan".into(),
             syslog_facility: SyslogFacility::Daemon,
+        }
+    }
+}
+
+/// A peer that vanished without a word is noticed after some minutes.
+impl Default for Tcp {
+    fn default() -> Self {
+        Self {
+            keepalive: true,
+            keepalive_idle: Some(Duration::from_secs(120)),
+            keepalive_interval: Some(Duration::from_secs(30)),
+            keepalive_retries: NonZeroUsize::new(4),
+            user_timeout: None,
+        }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            max_ttl: Duration::from_secs(15),
+            nxdomain_ttl: Duration::from_secs(15),
         }
     }
 }

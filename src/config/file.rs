@@ -12,8 +12,8 @@ use super::choices::{
 use super::pool::PoolOverrides;
 use super::tls::{ListenTlsTable, ServerTlsTable};
 use super::units::{
-    Addresses, Backlog, Count, Iterations, Mode, Number, OptionalAddress, Port, PositiveTime,
-    SecretText, Size, Time, TimeLimit, Workers, WrittenShare,
+    Addresses, Backlog, Count, CountLimit, HostList, Iterations, Mode, Number, OptionalAddress,
+    Port, PositiveTime, SecretText, Size, Time, TimeLimit, Workers, WrittenShare,
 };
 
 /// The whole file.
@@ -38,6 +38,25 @@ pub(super) struct ConfigFile {
     pub(super) log: LogTable,
     pub(super) drain: DrainTable,
     pub(super) process: ProcessTable,
+    pub(super) tcp: TcpTable,
+    pub(super) dns: DnsTable,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct TcpTable {
+    pub(super) keepalive: Option<bool>,
+    pub(super) keepalive_idle: Option<TimeLimit>,
+    pub(super) keepalive_interval: Option<TimeLimit>,
+    pub(super) keepalive_retries: Option<CountLimit>,
+    pub(super) user_timeout: Option<TimeLimit>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub(super) struct DnsTable {
+    pub(super) max_ttl: Option<Time>,
+    pub(super) nxdomain_ttl: Option<Time>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -97,7 +116,7 @@ pub(super) struct WorkersTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub(super) struct DatabaseTable {
-    pub(super) host: Option<Box<str>>,
+    pub(super) host: Option<HostList>,
     pub(super) port: Option<Port>,
     pub(super) dbname: Option<Box<str>>,
     pub(super) user: Option<Box<str>>,

@@ -24,6 +24,7 @@ pub mod userlist;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -85,6 +86,10 @@ pub struct Config {
     pub drain: Drain,
     /// What the process is beside a proxy.
     pub process: Process,
+    /// How TCP connections are kept.
+    pub tcp: Tcp,
+    /// How long it holds where names lead.
+    pub dns: Dns,
     /// The settings of PgBouncer as its ini file wrote them, if it was one: what the console shows of those without a
     /// counterpart.
     pub written: BTreeMap<Box<str>, Box<str>>,
@@ -227,8 +232,8 @@ pub struct Workers {
 /// `[databases.NAME]`: where a name leads, and what holds there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Database {
-    /// Where its server is.
-    pub host: Host,
+    /// Where its servers are, at least one.
+    pub hosts: Vec<Host>,
     /// The server's port, also the number in the name of a unix socket.
     pub port: u16,
     /// The database's name on the server; `None`, which only `*` has: the name that the client asked for.
@@ -258,6 +263,18 @@ pub enum Host {
     Tcp(Box<str>),
     /// On the unix socket `.s.PGSQL.<port>` in this folder.
     SocketFolder(PathBuf),
+    /// On an abstract unix socket: `@`, this name, and `/.s.PGSQL.<port>`.
+    Abstract(Box<str>),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(host) => f.write_str(host),
+            Self::SocketFolder(folder) => write!(f, "{}", folder.display()),
+            Self::Abstract(name) => write!(f, "@{name}"),
+        }
+    }
 }
 
 /// `[users.NAME]`: who may log in.
@@ -398,6 +415,30 @@ pub struct Process {
     pub pid_file: Option<PathBuf>,
     /// Who it becomes when root has started it.
     pub user: Option<Box<str>>,
+}
+
+/// `[tcp]`: how TCP connections are kept, those of clients and those to servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// Whether a silent peer is asked now and then whether it is still there.
+    pub keepalive: bool,
+    /// How long it may be silent before that; `None`: as the system has it.
+    pub keepalive_idle: Option<Duration>,
+    /// How long it is waited for an answer; `None`: as the system has it.
+    pub keepalive_interval: Option<Duration>,
+    /// How often it may give none; `None`: as the system has it.
+    pub keepalive_retries: Option<NonZeroUsize>,
+    /// How long what was sent may go unacknowledged; `None`: as the system has it.
+    pub user_timeout: Option<Duration>,
+}
+
+/// `[dns]`: how long it holds where names of servers lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// An answer with addresses.
+    pub max_ttl: Duration,
+    /// An answer that there are none.
+    pub nxdomain_ttl: Duration,
 }
 
 /// `[drain]`: how a shutdown goes.
@@ -648,6 +689,12 @@ impl Console {
 }
 
 impl Database {
+    /// Its hosts as they are written, with commas between them.
+    pub fn hosts_in_words(&self) -> String {
+        let hosts: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
+        hosts.join(",")
+    }
+
     /// The database's name on the server, for a client that asked for `requested`.
     pub fn name_on_server<'a>(&'a self, requested: &'a str) -> &'a str {
         self.dbname.as_deref().unwrap_or(requested)
@@ -671,8 +718,10 @@ impl Host {
             "" => Err("expected a host name, an IP address or the folder of a unix socket"),
             _ if text.parse::<IpAddr>().is_ok() || is_name(text) => Ok(Self::Tcp(text.into())),
             _ if text.contains("://") => Err("expected a host, not a URL"),
-            _ if text.contains(',') => Err("expected one host: lists are not supported"),
-            _ if text.starts_with('@') => Err("abstract unix sockets are not supported"),
+            "@" => Err("expected the name of an abstract unix socket behind the @"),
+            _ if text.starts_with('@') && !text.contains('\0') => {
+                Ok(Self::Abstract(text.trim_start_matches('@').into()))
+            }
             _ if text.starts_with('[') => {
                 Err("an IPv6 address stands here without brackets and port")
             }

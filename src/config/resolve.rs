@@ -10,17 +10,17 @@ use super::defaults::DEFAULT_PORT;
 use super::file::StatisticsTable;
 use super::file::{
     AnnotationTable, AuthTable, ConfigFile, DatabaseTable, ListenTable, LogTable, PeerTable,
-    SlowQueryTable, TraceTable, UserTable,
+    SlowQueryTable, TcpTable, TraceTable, UserTable,
 };
 use super::findings::Findings;
 use super::pool::PoolSettings;
 use super::secret::Secret;
 use super::tls::{Secrecy, ServerTlsTable, TextFile, Tls, TlsMode};
-use super::units::{Number, SecretText};
+use super::units::{Number, SecretText, TimeLimit};
 use super::userlist::parse_userlist;
 use super::{
-    Annotation, Auth, Config, Console, Database, Drain, HbaFile, Host, Http, Listen, Log, Otlp,
-    PasswordFile, Peer, Process, SlowQuery, Trace, UnixSocket, User, Workers,
+    Annotation, Auth, Config, Console, Database, Dns, Drain, HbaFile, Host, Http, Listen, Log,
+    Otlp, PasswordFile, Peer, Process, SlowQuery, Tcp, Trace, UnixSocket, User, Workers,
 };
 
 /// What a configuration may ask of the outside.
@@ -101,6 +101,14 @@ impl Config {
                 user: file.process.user.filter(|user| !user.is_empty()),
             },
             written: default.written,
+            tcp: resolve_tcp(&file.tcp, default.tcp),
+            dns: Dns {
+                max_ttl: file.dns.max_ttl.map_or(default.dns.max_ttl, |it| it.0),
+                nxdomain_ttl: file
+                    .dns
+                    .nxdomain_ttl
+                    .map_or(default.dns.nxdomain_ttl, |it| it.0),
+            },
             drain: Drain {
                 on_sigterm: file.drain.on_sigterm.unwrap_or(default.drain.on_sigterm),
                 timeout: file.drain.timeout.map_or(default.drain.timeout, |it| it.0),
@@ -339,6 +347,20 @@ fn resolve_peer(id: &str, table: PeerTable, findings: &mut Findings) -> Option<(
     Some((number?, Peer { host: host?, port }))
 }
 
+fn resolve_tcp(table: &TcpTable, default: Tcp) -> Tcp {
+    let or = |written: &Option<TimeLimit>, default| written.as_ref().map_or(default, |it| it.0);
+    Tcp {
+        keepalive: table.keepalive.unwrap_or(default.keepalive),
+        keepalive_idle: or(&table.keepalive_idle, default.keepalive_idle),
+        keepalive_interval: or(&table.keepalive_interval, default.keepalive_interval),
+        keepalive_retries: table
+            .keepalive_retries
+            .as_ref()
+            .map_or(default.keepalive_retries, |it| it.0),
+        user_timeout: or(&table.user_timeout, default.user_timeout),
+    }
+}
+
 fn resolve_trace(table: TraceTable, default: Trace) -> Trace {
     Trace {
         on_missing: table.on_missing.unwrap_or(default.on_missing),
@@ -403,21 +425,23 @@ fn resolve_database(
     findings: &mut Findings,
 ) -> Database {
     let default = Database::default();
-    let host = match table.host.as_deref().map(Host::parse) {
-        None => default.host,
-        Some(Ok(host)) => host,
-        Some(Err(why)) => {
-            findings.error(&["databases", name, "host"], why);
-            default.host
+    let mut hosts = Vec::new();
+    for host in table.host.iter().flat_map(|list| &list.0) {
+        match Host::parse(host) {
+            Ok(host) => hosts.push(host),
+            Err(why) => findings.error(&["databases", name, "host"], why),
         }
-    };
+    }
+    if hosts.is_empty() {
+        hosts = default.hosts;
+    }
     if table.password.is_some() && table.user.is_none() {
         let path = ["databases", name, "password"];
         findings.error(&path, "a password needs the `user` that it belongs to");
     }
     let path = ["databases", name, "password"];
     Database {
-        host,
+        hosts,
         port: table.port.map_or(default.port, |it| it.0),
         dbname: table.dbname.or_else(|| (name != "*").then(|| name.into())),
         user: table.user,

@@ -207,6 +207,41 @@ impl<'de> Visitor<'de> for AddressesVisitor {
     }
 }
 
+/// Hosts: one, several with commas between them, or a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HostList(pub(super) Vec<Box<str>>);
+
+impl<'de> Deserialize<'de> for HostList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(HostsVisitor).map(Self)
+    }
+}
+
+struct HostsVisitor;
+
+impl<'de> Visitor<'de> for HostsVisitor {
+    type Value = Vec<Box<str>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a host name, an IP address or the folder of a unix socket, or a list of them")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(text.split(',').map(|host| host.trim().into()).collect())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut hosts = Vec::new();
+        while let Some(HostList(some)) = items.next_element()? {
+            hosts.extend(some);
+        }
+        match hosts.is_empty() {
+            true => Err(A::Error::invalid_length(0, &self)),
+            false => Ok(hosts),
+        }
+    }
+}
+
 /// No duration is longer: clocks can add it to any point in time.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 

@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::config::UnixSocket;
+use crate::config::{Tcp, UnixSocket};
 use crate::net::socket::{Stream, prepare_tcp, watch};
 
 /// Listens, of no runtime yet. The file of a unix socket that it made goes with it.
@@ -123,11 +123,21 @@ impl Listener {
     /// If it can't be set up.
     pub fn from_tcp(socket: TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        prepare_tcp(&SockRef::from(&socket))?;
         Ok(Self {
             socket: Listening::Tcp(socket),
             file: None,
         })
+    }
+
+    /// The connections that it accepts from now on are kept as `tcp` says: Linux passes on what is set on a socket that listens.
+    ///
+    /// # Errors
+    /// If the system does not know a setting.
+    pub fn keep(&self, tcp: &Tcp) -> io::Result<()> {
+        match &self.socket {
+            Listening::Tcp(socket) => prepare_tcp(&SockRef::from(socket), tcp),
+            Listening::Unix(_) => Ok(()),
+        }
     }
 
     /// Takes over a unix socket that listens already.

@@ -8,13 +8,13 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::config::Tcp;
 use crate::net::tls_session::{Pulled, Readable, TlsSession};
 
 /// A connected stream, of no runtime yet.
@@ -97,33 +97,13 @@ impl fmt::Display for Peer {
     }
 }
 
-/// How a TCP connection is kept alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keepalive {
-    /// Idle time before the first probe.
-    pub idle: Duration,
-    /// Time between probes.
-    pub interval: Duration,
-    /// Unanswered probes before the connection is given up.
-    pub retries: u32,
-}
-
-impl Keepalive {
-    /// What both sides use: a peer that vanished without a word is noticed after some minutes.
-    pub const DEFAULT: Self = Self {
-        idle: Duration::from_secs(120),
-        interval: Duration::from_secs(30),
-        retries: 4,
-    };
-}
-
 impl Stream {
-    /// Sets what a proxy wants of a connection: no blocking, no waiting for more to send, and keepalive.
-    pub fn prepare(&self) -> io::Result<()> {
+    /// Sets what a proxy wants of a connection: no blocking, no waiting for more to send, and what `tcp` says.
+    pub fn prepare(&self, tcp: &Tcp) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => {
                 stream.set_nonblocking(true)?;
-                prepare_tcp(&SockRef::from(stream))
+                prepare_tcp(&SockRef::from(stream), tcp)
             }
             Self::Unix(stream) => stream.set_nonblocking(true),
         }
@@ -602,17 +582,25 @@ fn pull(
 
 /// Sets what a proxy wants of a TCP connection but for not blocking. What is set on a socket that listens, Linux passes on to
 /// the connections that are accepted from it.
-pub(super) fn prepare_tcp(socket: &SockRef<'_>) -> io::Result<()> {
+pub(super) fn prepare_tcp(socket: &SockRef<'_>, tcp: &Tcp) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    let Keepalive {
-        idle,
-        interval,
-        retries,
-    } = Keepalive::DEFAULT;
-    let keepalive = TcpKeepalive::new()
-        .with_time(idle)
-        .with_interval(interval)
-        .with_retries(retries);
+    if tcp.user_timeout.is_some() {
+        socket.set_tcp_user_timeout(tcp.user_timeout)?;
+    }
+    if !tcp.keepalive {
+        return socket.set_keepalive(false);
+    }
+    let mut keepalive = TcpKeepalive::new();
+    if let Some(idle) = tcp.keepalive_idle {
+        keepalive = keepalive.with_time(idle);
+    }
+    if let Some(interval) = tcp.keepalive_interval {
+        keepalive = keepalive.with_interval(interval);
+    }
+    if let Some(retries) = tcp.keepalive_retries {
+        keepalive = keepalive.with_retries(u32::try_from(retries.get()).unwrap_or(u32::MAX));
+    }
+    socket.set_keepalive(true)?;
     socket.set_tcp_keepalive(&keepalive)
 }
 

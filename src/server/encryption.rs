@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::BytesMut;
 
-use super::{ConnectError, ServerAddress, ServerTarget};
+use super::{ConnectError, ServerAddress};
 use crate::config::tls::{ChannelBinding, TlsMode, TlsNegotiation};
 use crate::net::certificate::end_point_hash;
 use crate::net::socket::Socket;
@@ -26,9 +26,9 @@ pub enum Attempt {
 }
 
 impl Attempt {
-    /// What is tried at a target: the second only after [`is_worth_another`].
-    pub(super) fn at(target: &ServerTarget) -> (Self, Option<Self>) {
-        match (&target.address, target.tls.mode) {
+    /// What is tried at an address: the second only after [`is_worth_another`].
+    pub(super) fn at(address: &ServerAddress, mode: TlsMode) -> (Self, Option<Self>) {
+        match (address, mode) {
             // As in libpq, and in PostgreSQL itself.
             (ServerAddress::Unix(_), _) | (_, TlsMode::Disable) => (Self::Clear, None),
             (_, TlsMode::Allow) => (Self::Clear, Some(Self::Encrypted)),

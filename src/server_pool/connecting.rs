@@ -1,14 +1,18 @@
 //! Connections for a pool: whether there may be one, how it is made, and what becomes of it.
 
-use std::rc::Rc;
+use std::net::IpAddr;
+use std::rc::{Rc, Weak};
 
-use super::{Refusal, ServerPool};
+use super::{Refusal, ServerPool, Terms};
 use crate::allowance::Allowance;
 use crate::auth::scram::{CachedKeys, Nonce};
+use crate::config::choices::LoadBalanceHosts;
 use crate::pool::budget::{Ceilings, Full};
 use crate::pool::{ConnectOutcome, Wanted};
 use crate::protocol::error_response::SqlState;
-use crate::server::{ConnectError, ServerConnection, ServerStartup};
+use crate::resolver::Ttl;
+use crate::server::dial::Route;
+use crate::server::{ConnectError, PeerAddress, ServerConnection, ServerStartup};
 use crate::session::server_login::ServerLoginError;
 use crate::telemetry::labels::{ConnectFailure, Limit, ServerClose};
 
@@ -64,18 +68,10 @@ impl ServerPool {
         let pool = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let (terms, generation) = (pool.terms(), pool.generation.get());
-            let credentials = pool.credentials(&terms);
             let limit = terms.settings.server_connect_timeout;
             let connecting = async {
-                let clock = pool.neighbours.clock;
-                let (mut server, keys) = ServerConnection::connect(
-                    &terms.target,
-                    credentials,
-                    nonce,
-                    ServerStartup::pooled(&terms.settings.track_extra_parameters),
-                    clock,
-                )
-                .await?;
+                let startup = ServerStartup::pooled(&terms.settings.track_extra_parameters);
+                let (mut server, keys) = pool.open(&terms, startup).await?;
                 if let Some(query) = &terms.settings.connect_query {
                     let reported = server.ask_reported(query.as_bytes()).await;
                     server.on_reported(reported.map_err(|_| ConnectError::ConnectQuery)?);
@@ -156,7 +152,7 @@ impl ServerPool {
             tracing::warn!(
                 database = &*terms.identity.database,
                 user = &*terms.identity.user,
-                server = %terms.target.address,
+                server = %terms.target.in_words(),
                 "server login failed: {} {}",
                 String::from_utf8_lossy(&refusal.severity),
                 String::from_utf8_lossy(&refusal.message),
@@ -165,10 +161,15 @@ impl ServerPool {
         tracing::info!(
             database = &*terms.identity.database,
             user = &*terms.identity.user,
-            server = %terms.target.address,
+            server = %terms.target.in_words(),
+            %error,
             "closing because: {reason} (age=0s)",
         );
         *self.login_failure.borrow_mut() = Some(reason.into());
+        if terms.settings.load_balance_hosts == LoadBalanceHosts::Disable {
+            // Another host, next time.
+            self.next_host.set(self.next_host.get().wrapping_add(1));
+        }
         let now = (self.neighbours.clock)();
         let outcome = match error {
             // It is starting up: that is over in a moment.
@@ -189,7 +190,51 @@ impl ServerPool {
     }
 }
 
-pub(super) fn nonce() -> Nonce {
+impl ServerPool {
+    /// Connects one of the hosts, and logs in.
+    pub(super) async fn open(
+        &self,
+        terms: &Terms,
+        startup: ServerStartup<'_>,
+    ) -> Result<(ServerConnection, Option<CachedKeys>), ConnectError> {
+        let credentials = self.credentials(terms);
+        let on_gone = |gone: &[IpAddr]| self.on_addresses_gone(gone);
+        let route = Route {
+            resolver: &self.neighbours.resolver,
+            ttl: Ttl {
+                found: terms.dns.max_ttl,
+                missing: terms.dns.nxdomain_ttl,
+            },
+            tcp: &terms.tcp,
+            load_balance: terms.settings.load_balance_hosts,
+            next_host: &self.next_host,
+            limit: terms.settings.server_connect_timeout,
+            on_gone: &on_gone,
+        };
+        let clock = self.neighbours.clock;
+        ServerConnection::connect(&terms.target, credentials, nonce, startup, &route, clock).await
+    }
+
+    /// A name has led to these addresses, and does not any more: servers there are replaced.
+    fn on_addresses_gone(&self, gone: &[IpAddr]) {
+        for card in self.servers.borrow().iter().filter_map(Weak::upgrade) {
+            if let PeerAddress::Tcp(address) = &card.address
+                && gone.contains(&address.ip())
+            {
+                card.is_misplaced.set(true);
+            }
+        }
+        let idle = self
+            .pool
+            .borrow_mut()
+            .remove_idle(|server| server.card.is_misplaced.get());
+        for server in idle {
+            self.close(server, ServerClose::Administrator);
+        }
+    }
+}
+
+fn nonce() -> Nonce {
     let mut nonce = Nonce::default();
     getrandom::fill(&mut nonce).expect("the system has random bytes");
     nonce

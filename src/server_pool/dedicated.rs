@@ -4,7 +4,6 @@
 use std::rc::Rc;
 
 use super::ServerPool;
-use super::connecting::nonce;
 use crate::allowance::Allowance;
 use crate::pool::Wanted;
 use crate::protocol::error_response::ErrorResponse;
@@ -26,10 +25,7 @@ impl ServerPool {
             replication,
             track_extra: &[],
         };
-        let credentials = self.credentials(&terms);
-        let clock = self.neighbours.clock;
-        let connecting =
-            ServerConnection::connect(&terms.target, credentials, nonce, startup, clock);
+        let connecting = self.open(&terms, startup);
         let limit = terms.settings.server_connect_timeout;
         let connected = tokio::time::timeout(limit, connecting).await;
         match connected.unwrap_or(Err(ConnectError::TimedOut)) {

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::{Refusal, ServerPool};
 use crate::allowance::Allowances;
 use crate::pool::budget::{Account, Full};
+use crate::resolver::Resolver;
 use crate::telemetry::labels::ServerClose;
 use crate::telemetry::metrics::ProcessMetrics;
 
@@ -23,6 +24,8 @@ pub struct Neighbours {
     pub on_waiting: Notify,
     /// What is counted for the process.
     pub process: Arc<ProcessMetrics>,
+    /// Where names of servers lead.
+    pub resolver: Resolver,
     /// The servers that there may be over all pools and workers.
     pub allowances: Arc<Allowances>,
     /// Rung when there may be room for a server, or when room is wanted.
@@ -52,6 +55,7 @@ impl Neighbours {
             clock,
             on_waiting: Notify::new(),
             process,
+            resolver: Resolver::new(clock),
             allowances,
             bell,
             pools: RefCell::default(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::PoolSettings;
+use crate::config::{Dns, PoolSettings, Tcp};
 use crate::pool::{Limits, Turn};
 use crate::server::ServerTarget;
 use crate::session::requests::RequestPolicy;
@@ -25,6 +25,10 @@ pub struct Terms {
     pub target: ServerTarget,
     /// Whether its database has a user of its own, so that it is known whose servers to keep without a client.
     pub has_own_user: bool,
+    /// How its connections are kept.
+    pub tcp: Tcp,
+    /// How long it holds where the names of its servers lead.
+    pub dns: Dns,
 }
 
 impl Terms {

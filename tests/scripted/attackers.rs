@@ -198,7 +198,7 @@ fn a_client_that_has_been_told_there_is_no_binding_is_told_of_the_lie() {
         .unwrap();
     let refusal = runtime.block_on(async {
         let stream = Stream::Tcp(stream);
-        stream.prepare().unwrap();
+        stream.prepare(&pgspan::config::Tcp::default()).unwrap();
         let mut socket = Socket::new(stream).unwrap();
         let tls = ServerTls::new(&Tls::of(TlsMode::Require)).unwrap();
         encrypt(&mut socket, Attempt::Encrypted, &tls, "localhost")

@@ -6,6 +6,7 @@
 mod support;
 
 mod attackers;
+mod hosts;
 mod limits;
 mod listening;
 mod losses;

@@ -41,7 +41,11 @@ impl ScriptedServer {
 
     /// At a port that is free; 0: at any.
     pub(crate) fn start_at(port: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        Self::start_on((Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    pub(crate) fn start_on(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let (connection_sender, connections) = channel();
         let (cancel_sender, cancels) = channel();

@@ -107,7 +107,7 @@ impl World {
         let mut config = Config::default();
         config.users.insert("ann".into(), User::default());
         let mut database = Database {
-            host: Host::Tcp("db.example".into()),
+            hosts: vec![crate::config::Host::Tcp("db.example".into())],
             port: 5433,
             dbname: Some("app_on_server".into()),
             ..Database::default()
