@@ -93,7 +93,8 @@ impl Config {
                     self.auth.method,
                     AuthMethod::Password | AuthMethod::Md5 | AuthMethod::ScramSha256
                 );
-                if asks_here && !self.asks_servers() {
+                // Users of a userlist may have settings here and no password anywhere, as in PgBouncer: they just cannot log in.
+                if asks_here && !self.asks_servers() && self.auth.userlist.is_none() {
                     let message =
                         "`password` or `password_file` is missing, and [auth] asks for one";
                     findings.error(&["users", name], message);
