@@ -160,6 +160,7 @@ impl App {
             Arc::clone(&reloader),
             Arc::clone(&workers),
             Arc::clone(&registry),
+            Arc::clone(telemetry.statistics()),
         );
         let acceptor = Arc::new(Acceptor::new(
             gate,

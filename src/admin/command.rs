@@ -12,6 +12,8 @@ pub enum Command {
     Empty,
     /// `SHOW x`, and `SELECT x`, its other name.
     Show(Show),
+    /// `SHOW TRACE 'id'`: the queries of a trace.
+    Trace(Box<str>),
     /// A SELECT from what can be shown.
     Select(Select),
     /// A SELECT whose rows are fetched by portions, under this name.
@@ -161,6 +163,11 @@ impl Command {
                     _ => Err(unknown()),
                 };
             }
+            [Token::Word(show), Token::Word(trace), Token::Text(id)]
+                if show.eq_ignore_ascii_case("show") && trace.eq_ignore_ascii_case("trace") =>
+            {
+                return Ok(Self::Trace(id.as_str().into()));
+            }
             [Token::Word(command)] => vec![command],
             [Token::Word(command), Token::Word(argument)] => vec![command, argument],
             _ => return Err(unknown()),
@@ -202,6 +209,7 @@ impl Command {
         match self {
             Self::Empty
             | Self::Show(_)
+            | Self::Trace(_)
             | Self::Select(_)
             | Self::Declare(..)
             | Self::Fetch(..)
@@ -236,7 +244,13 @@ impl Command {
             ["declare", cursor, rest @ ..]
                 if rest.windows(2).any(|words| words == ["for", "select"]) =>
             {
-                let at = lower.find(" for select").map_or(0, |at| at + " for ".len());
+                let is_query = |at: usize| {
+                    lower
+                        .get(..at)
+                        .is_some_and(|head| head.trim_end().ends_with("for"))
+                };
+                let mut found = lower.match_indices("select").map(|(at, _)| at);
+                let at = found.find(|at| is_query(*at)).unwrap_or_default();
                 let select = Select::parse(statement.get(at..).unwrap_or_default())?;
                 Self::Declare((*cursor).into(), select)
             }
@@ -452,7 +466,7 @@ mod tests {
     #[test]
     fn a_select_may_come_in_a_cursor_and_a_transaction() {
         let Ok(Command::Declare(name, select)) =
-            Command::parse("DECLARE c1 CURSOR FOR SELECT calls FROM public.Queries")
+            Command::parse("DECLARE c1 CURSOR FOR\nSELECT calls FROM public.Queries")
         else {
             panic!("not a cursor");
         };
@@ -468,6 +482,7 @@ mod tests {
             ("COMMIT TRANSACTION", Command::End("COMMIT")),
             ("abort", Command::End("ROLLBACK")),
             ("DEALLOCATE ALL", Command::Forget("DEALLOCATE ALL")),
+            ("SHOW TRACE 'ab'", Command::Trace("ab".into())),
         ] {
             assert_eq!(Command::parse(text), Ok(command), "{text}");
         }

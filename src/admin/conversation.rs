@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use crate::admin::command::{Command, CommandError};
 use crate::admin::select::SelectError;
+use crate::admin::show::Show;
 use crate::admin::table::{Column, Format, Table, Type, write_description, write_row};
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
@@ -134,7 +135,11 @@ impl Command {
 impl Command {
     fn known_columns(&self) -> Columns {
         match self {
-            Self::Select(_) => Columns::Unknown,
+            Self::Select(_)
+            | Self::Trace(_)
+            | Self::Show(Show::Queries | Show::Slow | Show::Holders | Show::Context) => {
+                Columns::Unknown
+            }
             _ => self.columns().map_or(Columns::None, Columns::Known),
         }
     }

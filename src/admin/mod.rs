@@ -40,6 +40,7 @@ use crate::shard::clock;
 use crate::telemetry::instrument::Number;
 use crate::telemetry::labels::Limit;
 use crate::telemetry::registry::Registry;
+use crate::telemetry::statistics::Statistics;
 use crate::worker::Worker;
 
 /// The version of PgBouncer whose console and metrics are spoken.
@@ -60,6 +61,7 @@ pub struct Console {
     reloader: Arc<Reloader>,
     workers: Arc<[Worker]>,
     registry: Arc<Registry>,
+    statistics: Arc<Statistics>,
     sessions: Semaphore,
     visitors: Visitors,
     /// Locked only to look or to note.
@@ -74,12 +76,14 @@ impl Console {
         reloader: Arc<Reloader>,
         workers: Arc<[Worker]>,
         registry: Arc<Registry>,
+        statistics: Arc<Statistics>,
     ) -> (Arc<Self>, mpsc::Receiver<Shutdown>) {
         let (shutdowns, ordered) = mpsc::channel(SHUTDOWNS);
         let console = Self {
             reloader,
             workers,
             registry,
+            statistics,
             sessions: Semaphore::new(MAX_SESSIONS),
             visitors: Visitors::default(),
             standing: Mutex::default(),
@@ -133,6 +137,7 @@ impl Console {
                 Answer::failed("admin access needed")
             }
             Command::Show(show) => self.show(show).await,
+            Command::Trace(id) => self.trace(&id).await,
             Command::Select(select) => self.select(&select, guest.role).await,
             Command::ShowSetting(setting) => Answer::Rows(Table {
                 columns: Command::ShowSetting(setting).columns().unwrap_or_default(),
@@ -210,6 +215,10 @@ impl Console {
             Show::Users => self.look(|sight| sight.users()).await,
             Show::Lists => self.look(|sight| sight.lists()).await,
             Show::Drain => self.drain().await,
+            Show::Queries => return self.queries().await,
+            Show::Slow => return self.slow().await,
+            Show::Holders => return self.holders().await,
+            Show::Context => return self.context().await,
             Show::Mem => self.look(|sight| sight.memory()).await,
             Show::Peers => rows::peers(&*self.reloader.config().await),
             Show::PeerPools => rows::peer_pools(&*self.reloader.config().await),
@@ -223,18 +232,27 @@ impl Console {
     }
 
     async fn select(&self, select: &Select, role: ConsoleRole) -> Answer {
-        let view = &*select.view;
-        let answer = match Show::from_name(view).filter(|show| *show != Show::Help) {
-            Some(Show::Fds) if role != ConsoleRole::Admin => {
-                return Answer::failed("admin access needed");
-            }
-            Some(show) => self.show(show).await,
-            None => {
-                return Answer::Failed(ErrorResponse::error(
+        let answer = match &*select.view {
+            "trace" => match select.demanded("trace_id") {
+                Some(id) => match self.trace(&id).await {
+                    Answer::Rows(table) => Answer::Rows(own::with_trace_id(table, &id)),
+                    other => other,
+                },
+                None => Answer::Failed(ErrorResponse::error(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    "trace is read by its id: WHERE trace_id = '...'",
+                )),
+            },
+            view => match Show::from_name(view).filter(|show| *show != Show::Help) {
+                Some(Show::Fds) if role != ConsoleRole::Admin => {
+                    Answer::failed("admin access needed")
+                }
+                Some(show) => self.show(show).await,
+                None => Answer::Failed(ErrorResponse::error(
                     SqlState::UNDEFINED_TABLE,
                     format!("relation \"{view}\" does not exist"),
-                ));
-            }
+                )),
+            },
         };
         match answer {
             Answer::Rows(table) => match select.of(table) {

@@ -51,26 +51,38 @@ pub enum Show {
     Fds,
     /// What can be asked.
     Help,
+    /// pgspan's own: the statements with their times.
+    Queries,
+    /// pgspan's own: the latest slow queries.
+    Slow,
+    /// pgspan's own: who holds servers.
+    Holders,
+    /// pgspan's own: how queries came by their trace context.
+    Context,
     /// pgspan's own: what a shutdown would wait for.
     Drain,
 }
 
-const NAMES: [(&str, Show); 23] = [
+const NAMES: [(&str, Show); 27] = [
     ("active_sockets", Show::ActiveSockets),
     ("clients", Show::Clients),
     ("config", Show::Config),
+    ("context", Show::Context),
     ("databases", Show::Databases),
     ("dns_hosts", Show::DnsHosts),
     ("dns_zones", Show::DnsZones),
     ("drain", Show::Drain),
     ("fds", Show::Fds),
     ("help", Show::Help),
+    ("holders", Show::Holders),
     ("lists", Show::Lists),
     ("mem", Show::Mem),
     ("peer_pools", Show::PeerPools),
     ("peers", Show::Peers),
     ("pools", Show::Pools),
+    ("queries", Show::Queries),
     ("servers", Show::Servers),
+    ("slow", Show::Slow),
     ("sockets", Show::Sockets),
     ("state", Show::State),
     ("stats", Show::Stats),
@@ -116,6 +128,8 @@ impl Show {
             Self::Fds => FDS,
             Self::Help => &[],
             Self::Drain => DRAIN,
+            // They come with their rows.
+            Self::Queries | Self::Slow | Self::Holders | Self::Context => &[],
         })
     }
 }

@@ -123,7 +123,8 @@ impl Drop for Bouncer {
     }
 }
 
-async fn connect(conninfo: &str) -> Result<Client, tokio_postgres::Error> {
+/// A connection to anywhere.
+pub(crate) async fn connect(conninfo: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(conninfo, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)

@@ -10,11 +10,11 @@ use pgspan::dev::postgres::free_port;
 use tempfile::TempDir;
 
 use crate::bouncer::{Bouncer, value};
-use crate::support::eventually;
 use crate::support::messages::{field_of, query};
 use crate::support::postgres::shared;
 use crate::support::proxy::Proxy;
 use crate::support::scripted::ScriptedClient;
+use crate::support::{TRACE_ID, TRACEPARENT, eventually};
 
 /// The columns of PgBouncer 1.25 with their types: s is text, i integer, q bigint, n numeric, b bytea.
 const COLUMNS: &[(&str, &str)] = &[
@@ -305,6 +305,75 @@ async fn a_driver_that_prepares_reads_typed_columns_and_selects_among_them() {
         .await
         .unwrap_err();
     assert_eq!(error.as_db_error().unwrap().code().code(), "42703");
+}
+
+#[test]
+fn postgres_fdw_reads_the_tables() {
+    let proxy = Proxy::in_front_of(shared(), "[console]\nadmin_users = [\"app\"]");
+    let mut client = ScriptedClient::connect(proxy.address());
+    client.send(query("SELECT 1"));
+    client.receive_reply();
+    let said = shared().psql(
+        "app",
+        &format!(
+            "CREATE EXTENSION IF NOT EXISTS postgres_fdw;
+             CREATE SERVER console FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{}', dbname 'pgspan');
+             CREATE USER MAPPING FOR CURRENT_USER SERVER console OPTIONS (user 'app');
+             CREATE FOREIGN TABLE pools (database text, \"user\" text, cl_active int, pool_mode text) SERVER console;
+             SELECT p.\"user\", p.cl_active + 1, d.datname FROM pools p JOIN pg_database d ON d.datname = p.database
+             WHERE p.cl_active > 0 AND p.pool_mode = 'transaction' ORDER BY p.database;
+             SELECT count(*) FROM pools WHERE database = 'pgbouncer';
+             DROP SERVER console CASCADE;",
+            proxy.port()
+        ),
+    );
+    let said = said.unwrap();
+    let rows: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains('|') || line.parse::<u32>().is_ok())
+        .collect();
+    assert_eq!(rows, ["app|2|app", "1"], "{said}");
+}
+
+#[tokio::test]
+async fn a_trace_and_who_holds_a_server_are_looked_up() {
+    let proxy = Proxy::in_front_of(shared(), "[console]\nadmin_users = [\"app\"]");
+    let connect = async |database: &str| {
+        let conninfo = proxy.conninfo(&format!("user=app dbname={database}"));
+        crate::bouncer::connect(&conninfo).await.unwrap()
+    };
+    let (console, client) = (connect("pgspan").await, connect("app").await);
+    let traceparent = format!("SET pgspan.traceparent = '{TRACEPARENT}'");
+    client.simple_query(&traceparent).await.unwrap();
+    client.simple_query("SELECT 41 + 1").await.unwrap();
+    let trace = format!("SELECT query, outcome FROM trace WHERE trace_id = '{TRACE_ID}'");
+    let found = loop {
+        let rows = console.query(&trace, &[]).await.unwrap();
+        if let Some(row) = rows.first() {
+            break row.get::<_, String>("outcome");
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(found, "completed");
+    let calls = console.query(
+        "SELECT calls FROM queries WHERE database = 'app' ORDER BY calls DESC LIMIT 1",
+        &[],
+    );
+    assert!(calls.await.unwrap()[0].get::<_, i64>(0) >= 1);
+
+    let sleeping = tokio::spawn(async move { client.simple_query("SELECT pg_sleep(60)").await });
+    let holder = loop {
+        let holders = "SELECT trace_id FROM holders WHERE database = 'app'";
+        let rows = console.query(holders, &[]).await.unwrap();
+        if let Some(row) = rows.first() {
+            break row.get::<_, String>("trace_id");
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(holder, TRACE_ID);
+    sleeping.abort();
+    let error = console.simple_query("SHOW TRACE 'no'").await.unwrap_err();
+    assert_eq!(error.as_db_error().unwrap().code().code(), "22023");
 }
 
 #[tokio::test]
