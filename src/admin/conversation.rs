@@ -50,9 +50,9 @@ enum Asked {
     Describe {
         portal: Option<Box<[u8]>>,
     },
-    /// In a query.
     Declare {
         cursor: Box<str>,
+        purpose: Purpose,
     },
 }
 
@@ -261,16 +261,25 @@ impl Conversation {
                 }
                 encode::ready_for_query(out, self.status());
             }
-            Asked::Declare { cursor } => {
+            Asked::Declare { cursor, purpose } => {
+                let mut has_failed = false;
                 match answer {
                     Answer::Rows(table) if self.cursors.len() < MAX_NAMES => {
                         self.cursors.insert(cursor, table);
                         encode::command_complete(out, "DECLARE CURSOR");
                     }
-                    Answer::Failed(error) => error.encode(out),
-                    _ => too_many().encode(out),
+                    answer => {
+                        has_failed = true;
+                        match answer {
+                            Answer::Failed(error) => error.encode(out),
+                            _ => too_many().encode(out),
+                        }
+                    }
                 }
-                encode::ready_for_query(out, self.status());
+                match purpose {
+                    Purpose::Query => encode::ready_for_query(out, self.status()),
+                    Purpose::Execute => self.is_skipping |= has_failed,
+                }
             }
             Asked::Describe { portal } => match (answer, portal) {
                 (Answer::Rows(table), Some(name)) => {
@@ -326,7 +335,8 @@ impl Conversation {
         }
         match command {
             Command::Declare(cursor, select) => {
-                self.asked = Some(Asked::Declare { cursor });
+                let purpose = Purpose::Query;
+                self.asked = Some(Asked::Declare { cursor, purpose });
                 Step::Run(Command::Select(select))
             }
             command => {
@@ -379,12 +389,6 @@ impl Conversation {
                     write_row(&table.columns, &row, format, out);
                 }
                 encode::command_complete(out, &format!("FETCH {count}"));
-            }
-            Command::Declare(..) if purpose == Purpose::Execute => {
-                return Some(Err(ErrorResponse::error(
-                    SqlState::FEATURE_NOT_SUPPORTED,
-                    "DECLARE is a simple query on the console: an Execute fetches by portions without it",
-                )));
             }
             _ => return None,
         }
@@ -491,6 +495,11 @@ impl Conversation {
         }
         if let Some(done) = self.here(&command, Purpose::Execute, out) {
             return done.map(|()| Step::Next);
+        }
+        if let Command::Declare(cursor, select) = command {
+            let purpose = Purpose::Execute;
+            self.asked = Some(Asked::Declare { cursor, purpose });
+            return Ok(Step::Run(Command::Select(select)));
         }
         self.asked = Some(Asked::Execute {
             portal: name.into(),

@@ -197,7 +197,11 @@ fn the_same_workload_is_shown_as_debians_pgbouncer_shows_it() {
 
 #[test]
 fn the_metrics_are_what_the_console_shows() {
-    let proxy = Proxy::in_front_of(shared(), "[console]\nadmin_users = [\"app\"]");
+    let tables = format!(
+        "[console]\nadmin_users = [\"app\"]\n[databases.app]\nport = {}",
+        shared().port()
+    );
+    let proxy = Proxy::in_front_of(shared(), &tables);
     let parameters = [("user", "app"), ("database", "app")];
     let mut client = ScriptedClient::connect_with(proxy.address(), &parameters);
     for text in ["SELECT 1", "BEGIN", "SELECT 2", "COMMIT"] {
