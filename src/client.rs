@@ -205,6 +205,10 @@ async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>
     }
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a login brings along, each of another origin"
+)]
 async fn prepare(
     shard: &Rc<Shard>,
     key: &PoolKey,

@@ -152,11 +152,11 @@ impl Config {
     /// Encrypted, but with whom nobody knows.
     fn check_encryption(&self, findings: &mut Findings) {
         for (name, database) in &self.databases {
-            let is_elsewhere = |host: &&Box<str>| {
-                ***host != *"localhost" && !host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+            let is_elsewhere = |host: &&str| {
+                **host != *"localhost" && !host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
             };
             let mut hosts = database.hosts.iter().filter_map(|host| match host {
-                Host::Tcp(host) => Some(host),
+                Host::Tcp(host) => Some(&**host),
                 Host::SocketFolder(_) | Host::Abstract(_) => None,
             });
             if let Some(host) = hosts.find(is_elsewhere)

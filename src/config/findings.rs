@@ -81,7 +81,7 @@ pub(super) fn problems_of(documents: &[Document<'_>], findings: Vec<Finding>) ->
             Finding::Variable { .. } => &[],
         };
         let to_blame = documents.iter().rev().find(|document| document.has(path));
-        if let Some(document) = to_blame.or(documents.first()) {
+        if let Some(document) = to_blame.or_else(|| documents.first()) {
             problems.push(document.problem(finding));
         }
     }

@@ -156,7 +156,7 @@ fn resolve_listen(
     }
     let peer_id = table
         .peer_id
-        .map_or(usize::from(default.peer_id), |it| it.0);
+        .map_or_else(|| usize::from(default.peer_id), |it| it.0);
     let peer_id = u8::try_from(peer_id).ok().filter(|id| *id <= MAX_PEER_ID);
     if peer_id.is_none() {
         findings.error(&["listen", "peer_id"], "expected a number from 0 to 127");

@@ -331,13 +331,10 @@ impl<'a> Translator<'a> {
 
     fn listening(&mut self) {
         let (addresses, port) = (self.value("listen_addr"), self.value("listen_port"));
-        let port_number = match whole_number(port.text).map(u16::try_from) {
-            Ok(Ok(number)) => number,
-            _ => {
-                let message = "listen_port: expected a port from 0 to 65535";
-                self.errors.push(port.place.problem("listen_port", message));
-                return;
-            }
+        let Ok(Ok(port_number)) = whole_number(port.text).map(u16::try_from) else {
+            let message = "listen_port: expected a port from 0 to 65535";
+            self.errors.push(port.place.problem("listen_port", message));
+            return;
         };
         let mut literals = Vec::new();
         for host in words(addresses.text) {
