@@ -222,7 +222,7 @@ impl Console {
             Show::Mem => self.look(|sight| sight.memory()).await,
             Show::Peers => rows::peers(&*self.reloader.config().await),
             Show::PeerPools => rows::peer_pools(&*self.reloader.config().await),
-            // No zones and no names are kept; and there is no take-over that would need descriptors.
+            // The addresses kept of names are not shown yet; there are no zones, and no take-over that would need descriptors.
             Show::DnsZones | Show::DnsHosts | Show::Fds => Vec::new(),
         };
         Answer::Rows(Table {
