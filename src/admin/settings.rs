@@ -397,7 +397,6 @@ const SETTINGS: &[Setting] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Database;
 
     #[test]
     fn every_setting_is_shown_once_in_the_order_of_the_alphabet() {
