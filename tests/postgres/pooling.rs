@@ -101,7 +101,7 @@ async fn who_waits_too_long_is_told_so() {
     let error = error.as_db_error().unwrap();
     assert_eq!(
         (error.message(), error.code().code()),
-        ("query_wait_timeout", "57014")
+        ("query_wait_timeout", "08P01")
     );
     holder.batch_execute("COMMIT").await.unwrap();
     assert_eq!(value(&holder, "SELECT 1").await, "1");
@@ -213,7 +213,7 @@ async fn a_query_that_takes_too_long_does_not_go_on_on_the_server() {
         let error = error.as_db_error().expect("the proxy's word");
         assert_eq!(
             (error.code().code(), error.message()),
-            ("57014", "query timeout")
+            ("08P01", "query timeout")
         );
         let query = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {server}");
         while value(&bob, &query).await != "0" {}
@@ -240,14 +240,18 @@ async fn a_transaction_whose_client_is_silent_for_too_long_is_rolled_back() {
 async fn a_client_that_waits_gets_a_server_as_soon_as_there_can_be_one_again() {
     let setup = "CREATE DATABASE limited OWNER app CONNECTION LIMIT 1";
     shared().psql("postgres", setup).unwrap();
-    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 2\n");
+    let config = "[pool]\nsize = 2\nserver_login_retry = \"100ms\"\n";
+    let proxy = Proxy::in_front_of(shared(), config);
     // The last word on a parameter counts.
     let ann = connect_with(&proxy, "dbname=limited").await.unwrap();
     let bob = connect_with(&proxy, "dbname=limited").await.unwrap();
     ann.batch_execute("BEGIN").await.unwrap();
     let server = value(&ann, "SELECT pg_backend_pid()").await;
     let waits = tokio::spawn(async move { value(&bob, "SELECT pg_backend_pid()").await });
-    proxy.wait_for_log(&["server connection failed", "limited"]);
+    proxy.wait_for_log(&[
+        "closing because: too many connections for database",
+        "limited",
+    ]);
     let lift = "ALTER DATABASE limited CONNECTION LIMIT -1";
     shared().psql("postgres", lift).unwrap();
     // While the only other server is still in a transaction.
