@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use thin_vec::ThinVec;
 
 use super::policy::{Field, TracePolicy};
@@ -74,7 +75,7 @@ pub(super) struct Layers {
     /// Whether the transaction can only be rolled back.
     failed: bool,
     /// Fields that a command has named: PostgreSQL keeps an empty parameter for each, whatever becomes of its value.
-    named: Vec<Field>,
+    named: SmallVec<[Field; 4]>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
