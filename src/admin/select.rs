@@ -883,7 +883,7 @@ mod tests {
         lines.extend(table.rows.iter().map(|row| {
             let values = row
                 .iter()
-                .map(|value| value.to_text().unwrap_or("NULL".into()));
+                .map(|value| value.to_text().unwrap_or_else(|| "NULL".into()));
             values.collect::<Vec<_>>().join(" ")
         }));
         lines

@@ -139,8 +139,8 @@ mod tests {
 
     fn lines_of(events: impl FnOnce()) -> Vec<String> {
         let output = Output::default();
-        let lines = Lines::start(output.clone(), 100, registry().process.clone())
-            .expect("there is a thread");
+        let lines =
+            Lines::start(output.clone(), 100, registry().process).expect("there is a thread");
         let subscriber = tracing_subscriber::registry().with(PgBouncerLines::new(lines.clone()));
         tracing::subscriber::with_default(subscriber, events);
         assert!(lines.flush(Duration::from_secs(10)));

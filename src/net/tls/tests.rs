@@ -274,7 +274,7 @@ fn what_is_wrong_with_a_file_is_told_without_its_text() {
         ServerTls::new(&tls).unwrap_err().to_string()
     };
     assert_eq!(
-        error(Issued(one.0.clone(), other.1.clone()), ours.trusted()),
+        error(Issued(one.0.clone(), other.1), ours.trusted()),
         "x.key: it is not the key of the certificate in x.crt"
     );
     let empty = file("empty", "nothing".to_owned());

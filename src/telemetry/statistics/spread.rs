@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::telemetry::instrument::nanoseconds;
 
-/// Buckets of a [`Spread`]: four for each doubling, from about a microsecond to about two minutes. What takes longer is in the last.
+/// Buckets of a `Spread`: four for each doubling, from about a microsecond to about two minutes. What takes longer is in the last.
 pub const SPREAD_BUCKETS: usize = 108;
 
 /// How often which time was met. One writer. Zero is only counted by whoever counts the queries.
@@ -15,7 +15,7 @@ pub(super) struct Spread {
     sum_nanoseconds: AtomicU64,
 }
 
-/// What a [`Spread`] had counted.
+/// What a `Spread` had counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpreadSnapshot {
     buckets: [u64; SPREAD_BUCKETS],
