@@ -1,6 +1,6 @@
 //! What pgspan remembers of queries: figures by statement, the latest queries of each trace, the latest slow ones.
 //!
-//! A worker looks a text up by its [`shape`](Shapes), which costs one walk over it, and counts into cells of its own: no lock, no
+//! A worker looks a text up by its shape (`Shapes`), which costs one walk over it, and counts into cells of its own: no lock, no
 //! allocation. Only a shape that it does not know goes, copied, through a bounded queue to a thread that works out the
 //! fingerprint, enters the statement into the `Book`, and tells the worker's table which cells are its own. Readers add up.
 
