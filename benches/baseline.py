@@ -2,7 +2,7 @@
 """Compares what criterion measured last (target/criterion) with benches/baseline.json, or records it there.
 
     benches/baseline.py            a table of ratios; fails where one is above TOLERANCE (1.5)
-    benches/baseline.py record     makes the last measurement the baseline
+    benches/baseline.py record     makes the last measurement the baseline, as does the first run without one
 
 Machines differ: every time is taken in units of the bench `calibration`, which hashes four kilobytes by the standard
 library and so stays what it is.
@@ -33,7 +33,7 @@ def main():
     now = measured()
     if CALIBRATION not in now:
         sys.exit(f"nothing measured below {MEASURED}: cargo bench first")
-    if sys.argv[1:] == ["record"]:
+    if sys.argv[1:] == ["record"] or not BASELINE.exists():
         BASELINE.write_text(json.dumps({name: round(now[name], 1) for name in sorted(now)}, indent=1) + "\n")
         print(f"{len(now)} benches recorded in {BASELINE.name}")
         return
