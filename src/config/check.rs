@@ -49,8 +49,9 @@ impl Config {
                 })
             };
             if ip.is_some_and(leads_here) {
+                // One database may lead to another one on purpose, as with PgBouncer.
                 let message = format!("{host}:{} is where pgspan itself listens", database.port);
-                findings.error(&["databases", name, "host"], message);
+                findings.warn(&["databases", name, "host"], message);
             }
         }
     }
