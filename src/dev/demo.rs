@@ -74,7 +74,7 @@ impl Trace {
         // In a URL `%3D` is `=`, `%27` is `'` and `%25` is `%`: the route is encoded twice, once for the comment, once for the URL.
         format!(
             "{}?options=-c%20pgspan.traceparent%3D00-{id}-{span_id}-01%20-c%20pgspan.tags%3Dapplication%3D%27shop%27,route%3D%27%252F{route}%27",
-            stage.database_url()
+            stage.database_url("app")
         )
     }
 }

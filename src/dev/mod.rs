@@ -111,17 +111,22 @@ impl Stage {
     }
 
     /// What an application would be told to connect to.
-    fn database_url(&self) -> String {
-        format!("postgres://app:app@127.0.0.1:{}/app", self.proxy.port())
+    fn database_url(&self, database: &str) -> String {
+        format!(
+            "postgres://app:app@127.0.0.1:{}/{database}",
+            self.proxy.port()
+        )
     }
 
     fn print_addresses(&self) {
-        let url = self.database_url();
+        let url = self.database_url("app");
+        let console = self.database_url("pgbouncer");
         println!(
             "
   DATABASE_URL={url}
   with a trace:  psql '{url}?options=-c%20pgspan.traceparent%3D{EXAMPLE_TRACEPARENT}'
   metrics:       http://127.0.0.1:{http_port}/metrics
+  console:       psql {console}   (SHOW POOLS, SHOW QUERIES, SHOW HOLDERS, …)
   PostgreSQL:    postgres://postgres@127.0.0.1:{postgres_port}/app   (directly, as the superuser)
 ",
             http_port = self.proxy.http_port(),
@@ -170,11 +175,16 @@ address = "127.0.0.1:{port}"
 address = "127.0.0.1:{http_port}"
 [pool]
 size = 4
+[databases.app]
+host = "127.0.0.1"
+port = {postgres_port}
 [databases."*"]
 host = "127.0.0.1"
 port = {postgres_port}
 [users.app]
 password = "app"
+[console]
+admin_users = ["app"]
 [slow_query]
 threshold = "100ms"
 [otlp]
