@@ -2,10 +2,13 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 use std::{env, fs};
@@ -299,13 +302,24 @@ fn versions_below(directory: &str) -> impl Iterator<Item = PathBuf> + use<> {
     versions.into_iter().rev().map(|path| path.join("bin"))
 }
 
-/// A port of 127.0.0.1 that nobody listens on. Another may take it before it is used.
+/// A port of 127.0.0.1 that nobody listens on, below those that the system gives to outgoing connections.
+///
+/// No process gets the same one twice. Another process may take it before it is used.
 pub fn free_port() -> Result<u16, PostgresError> {
-    let listener =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    listener
-        .map(|address| address.port())
-        .map_err(io_error(Path::new("127.0.0.1")))
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    // Processes start apart from each other: they would take turns in taking each other's.
+    static START: LazyLock<u32> = LazyLock::new(|| std::process::id().wrapping_mul(7919));
+    let mut outcome = Err(io::ErrorKind::AddrInUse.into());
+    for _ in 0..PORTS.len() {
+        let step = START.wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32;
+        let port = PORTS.start + step as u16;
+        outcome = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(|_| port);
+        match &outcome {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+    outcome.map_err(io_error(Path::new("127.0.0.1")))
 }
 
 /// An empty directory for us alone, with a path short enough for a unix socket's address.
@@ -401,6 +415,8 @@ wait
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const POLL_PAUSE: Duration = Duration::from_millis(20);
 const PORT_ATTEMPTS: usize = 5;
+/// Where [`free_port`] looks: above the ports of well-known services, below Linux's range for outgoing connections.
+const PORTS: Range<u16> = 10_240..32_768;
 
 /// A unix socket's address has 107 bytes, and `/pgspan-…/.s.PGSQL.65535` must still fit.
 const LONGEST_SOCKET_DIRECTORY: usize = 60;
