@@ -15,6 +15,7 @@ use crate::cancel;
 use crate::config::choices::ErrorTexts;
 use crate::net::listener::Listener;
 use crate::net::socket::{Peer, Socket, Stream};
+use crate::net::timer;
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::startup::StartupError;
 use crate::session::greeting::GreetingError;
@@ -81,7 +82,7 @@ impl Acceptor {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "could not accept a client");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    timer::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
@@ -107,7 +108,7 @@ impl Acceptor {
         let login_timeout = listen.login_timeout;
         let logging_in = LoggingIn::new(&self.process);
         let arrival = tokio::select! {
-            arrival = tokio::time::timeout(login_timeout, self.gate.admit(socket, accepted_at)) => arrival,
+            arrival = timer::timeout(login_timeout, self.gate.admit(socket, accepted_at)) => arrival,
             () = arriving.displaced.cancelled() => {
                 tracing::info!(
                     %peer,
@@ -289,7 +290,7 @@ impl Acceptor {
             io::Result::Ok(())
         };
         // It may be that nobody reads it.
-        let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
+        let _ = timer::timeout(GOODBYE_TIMEOUT, goodbye).await;
     }
 }
 

@@ -331,8 +331,8 @@ pub fn run(config: Config, source: Box<dyn Source>, quiet: bool) -> ExitCode {
     let code = match runtime {
         Ok(runtime) => {
             let code = runtime.block_on(serve(config, source, registry, lines.clone()));
-            // Who still is in a transaction is not waited for: the drain is over.
-            runtime.shutdown_background();
+            // Who still is in a transaction is not waited for: the drain is over. The timers of their workers go on to the end.
+            std::mem::forget(runtime);
             code
         }
         Err(error) => failed(&StartError::Thread(error)),

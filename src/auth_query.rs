@@ -18,6 +18,7 @@ use crate::auth::verifier::{Likeness, Verifier};
 use crate::config::Tcp;
 use crate::config::secret::Secret;
 use crate::net::socket::Socket;
+use crate::net::timer;
 use crate::protocol::encode;
 use crate::protocol::frame::Frame;
 use crate::server::dial::open_any;
@@ -125,7 +126,7 @@ impl Inquiries {
                 .or_default(),
         );
         let asking = ask_on(&line, inquiry, user, clock);
-        let found = tokio::time::timeout(2 * inquiry.timeout, asking)
+        let found = timer::timeout(2 * inquiry.timeout, asking)
             .await
             .unwrap_or(Err(InquiryError::Broken))?;
         if let Some(verifier) = found.as_ref().and_then(|found| found.verifier.as_ref()) {
@@ -200,7 +201,7 @@ async fn ask_on(
         let opened = open_any(&inquiry.target.addresses, &tcp).await?;
         log_in_at(&inquiry.target, opened, &tcp, credentials, nonce, startup).await
     };
-    let logged_in = tokio::time::timeout(inquiry.timeout, connecting)
+    let logged_in = timer::timeout(inquiry.timeout, connecting)
         .await
         .unwrap_or(Err(ConnectError::TimedOut))?;
     let mut socket = logged_in.socket;
@@ -214,7 +215,7 @@ async fn ask_on(
     let line = Arc::downgrade(line);
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(IDLE).await;
+            timer::sleep(IDLE).await;
             let Some(line) = line.upgrade() else { return };
             let mut kept = line.lock().await;
             match &*kept {

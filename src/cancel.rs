@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::{Peer, Tcp};
 use crate::net::socket::Socket;
+use crate::net::timer;
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::encode;
 use crate::server::dial::{open_at, open_once};
@@ -48,7 +49,7 @@ pub async fn relay(peer: &Peer, key: &CancelKey) -> CancelOutcome {
     };
     let mut request = Vec::new();
     encode::cancel_request(&mut request, &key);
-    match tokio::time::timeout(CANCEL_TIMEOUT, deliver_to(peer, &request)).await {
+    match timer::timeout(CANCEL_TIMEOUT, deliver_to(peer, &request)).await {
         Ok(Ok(())) => CancelOutcome::Relayed,
         Ok(Err(_)) | Err(_) => CancelOutcome::Failed,
     }
@@ -73,7 +74,7 @@ pub async fn forward(server: &ServerCard) -> CancelOutcome {
     let _in_flight = InFlight::of(server);
     let mut request = Vec::new();
     encode::cancel_request(&mut request, key);
-    match tokio::time::timeout(CANCEL_TIMEOUT, deliver(server, &request)).await {
+    match timer::timeout(CANCEL_TIMEOUT, deliver(server, &request)).await {
         Ok(Ok(())) => CancelOutcome::Forwarded,
         Ok(Err(_)) | Err(_) => CancelOutcome::Failed,
     }

@@ -13,6 +13,7 @@ use crate::config::choices::PoolMode;
 use crate::link::{Link, Parting};
 use crate::net::lane::Lane;
 use crate::net::socket::Socket;
+use crate::net::timer;
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
@@ -197,8 +198,7 @@ async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>
             out.write(|out| refused.encode(out));
             if lane.send(&mut out, &[]).is_ok() {
                 // It may be that nobody reads it.
-                let _ =
-                    tokio::time::timeout(GOODBYE_TIMEOUT, poll_fn(|cx| lane.poll_drain(cx))).await;
+                let _ = timer::timeout(GOODBYE_TIMEOUT, poll_fn(|cx| lane.poll_drain(cx))).await;
             }
             None
         }

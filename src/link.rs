@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::cancel;
 use crate::config::choices::{PoolMode, SessionState};
 use crate::net::lane::Lane;
+use crate::net::timer;
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::forwarder::Forwarder;
@@ -773,7 +774,7 @@ impl Link {
         if !is_lost && self.client.send(&mut out, &[]).is_ok() {
             let drained = poll_fn(|cx| self.client.poll_drain(cx));
             // It may be that nobody reads it.
-            let _ = tokio::time::timeout(GOODBYE_TIMEOUT, drained).await;
+            let _ = timer::timeout(GOODBYE_TIMEOUT, drained).await;
         }
     }
 
@@ -793,7 +794,7 @@ impl Link {
     /// The client has gone. What it has asked for comes to its end, what it has begun is rolled back, and the server goes back. If
     /// that takes too long, the server is closed.
     async fn clear(&mut self, mut server: Box<ServerConnection>) {
-        let cleared = tokio::time::timeout(CLEARING_TIMEOUT, self.come_to_rest(&mut server)).await;
+        let cleared = timer::timeout(CLEARING_TIMEOUT, self.come_to_rest(&mut server)).await;
         let now = self.shard.now();
         if cleared == Ok(true) && server.session.exchange.is_releasable() {
             self.observe_last(&mut server, now);

@@ -15,6 +15,7 @@ use crate::allowance::Allowances;
 use crate::cancel;
 use crate::config::Config;
 use crate::config::choices::OnMissing;
+use crate::net::timer;
 use crate::pool::budget::Account;
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::startup::Replication;
@@ -570,7 +571,7 @@ impl Shard {
             self.wake_overdue(now);
             // Woken early only by somebody whose wait may end before the next round.
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = timer::sleep(pause) => {}
                 () = self.neighbours.on_waiting.notified(), if pause == TIME_ROUND => {}
             }
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::runtime::{self, LocalOptions};
+use tokio::runtime::{self, Handle, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admission::Admitted;
@@ -13,6 +13,7 @@ use crate::allowance::Allowances;
 use crate::cancel;
 use crate::client::serve_client;
 use crate::config::Config;
+use crate::net::timer;
 use crate::protocol::cancel_key::CancelKey;
 use crate::shard::Shard;
 use crate::telemetry::WorkerTelemetry;
@@ -56,7 +57,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker's thread.
+    /// Starts a worker's thread. Call it on a runtime with timers: they serve the worker too, so it has to outlive it.
     ///
     /// # Errors
     /// If the system has no thread for it.
@@ -69,11 +70,13 @@ impl Worker {
         telemetry: WorkerTelemetry,
     ) -> io::Result<Self> {
         let (mail, mailbox) = mpsc::channel(MAILBOX);
+        let timers = Handle::current();
         std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
+                timer::keep_by(timers);
                 let runtime = match runtime::Builder::new_current_thread()
-                    .enable_all()
+                    .enable_io()
                     .build_local(LocalOptions::default())
                 {
                     Ok(runtime) => runtime,

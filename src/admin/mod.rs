@@ -34,6 +34,7 @@ use crate::admin::visitors::{Guest, Visitors};
 use crate::admission::Visitor;
 use crate::config::ConsoleRole;
 use crate::config::choices::LogFormat;
+use crate::net::timer;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::reload::Reloader;
 use crate::shard::clock;
@@ -111,7 +112,7 @@ impl Console {
     pub async fn keep_statistics(self: Arc<Self>) {
         loop {
             let log = self.reloader.config().await.log.clone();
-            tokio::time::sleep(log.stats_period).await;
+            timer::sleep(log.stats_period).await;
             let counted = self.count();
             let now = clock();
             let averages = {

@@ -8,6 +8,7 @@ use crate::admin::Console;
 use crate::admin::command::Shutdown;
 use crate::admin::conversation::Answer;
 use crate::config::CONSOLE_NAMES;
+use crate::net::timer;
 use crate::shard::{Dismissal, Shard};
 
 /// What has been ordered, and not taken back.
@@ -174,11 +175,11 @@ impl Console {
                         clients.any(|card| card.about.serial == serial)
                     };
                     while worker.ask(is_there).await == Some(true) {
-                        tokio::time::sleep(Duration::from_millis(1)).await;
+                        timer::sleep(Duration::from_millis(1)).await;
                     }
                 };
                 // A client that does not read why it has to go keeps its connection a little longer.
-                let _ = tokio::time::timeout(DISMISSAL_PATIENCE, gone).await;
+                let _ = timer::timeout(DISMISSAL_PATIENCE, gone).await;
                 return Answer::Done("KILL_CLIENT".into());
             }
         }

@@ -9,6 +9,7 @@ use crate::admin::visitors::Guest;
 use crate::admin::{Console, PGBOUNCER_VERSION};
 use crate::admission::Visitor;
 use crate::net::socket::Socket;
+use crate::net::timer;
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
@@ -122,7 +123,7 @@ async fn say_goodbye(mut socket: Socket, out: &[u8]) {
         socket.shutdown()
     };
     // It may be that nobody reads it.
-    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
+    let _ = timer::timeout(GOODBYE_TIMEOUT, goodbye).await;
 }
 
 /// What PgBouncer says to a client of its console.

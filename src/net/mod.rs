@@ -4,5 +4,6 @@ pub mod certificate;
 pub mod lane;
 pub mod listener;
 pub mod socket;
+pub mod timer;
 pub mod tls;
 pub mod tls_session;

@@ -12,6 +12,7 @@ use super::{ConnectError, PeerAddress, ServerAddress};
 use crate::config::Tcp;
 use crate::config::choices::LoadBalanceHosts;
 use crate::net::socket::{Socket, Stream};
+use crate::net::timer;
 use crate::resolver::{Resolver, Ttl};
 
 /// How a server is reached.
@@ -160,7 +161,7 @@ impl Route<'_> {
                 for address in resolved.addresses {
                     let address = SocketAddr::new(address, *port);
                     let opening = open_tcp(address, self.tcp);
-                    match tokio::time::timeout(limit / count.max(1), opening).await {
+                    match timer::timeout(limit / count.max(1), opening).await {
                         Ok(Ok(socket)) => return Ok((socket, PeerAddress::Tcp(address))),
                         Ok(Err(error)) => last = ConnectError::Unreachable(error),
                         Err(_) => last = ConnectError::TimedOut,

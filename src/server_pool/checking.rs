@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::ServerPool;
 use crate::config::EMPTY_QUERY;
+use crate::net::timer;
 use crate::server::ServerConnection;
 use crate::telemetry::labels::ServerClose;
 
@@ -24,7 +25,7 @@ impl ServerPool {
         self.pool.borrow_mut().on_resetting();
         let pool = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let reset = tokio::time::timeout(
+            let reset = timer::timeout(
                 terms.settings.server_connect_timeout,
                 server.ask_reported(reset.as_bytes()),
             )
@@ -57,7 +58,7 @@ impl ServerPool {
                 EMPTY_QUERY => "",
                 query => query,
             };
-            let asked = tokio::time::timeout(
+            let asked = timer::timeout(
                 terms.settings.server_connect_timeout,
                 server.ask(query.as_bytes()),
             );

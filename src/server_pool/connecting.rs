@@ -7,6 +7,7 @@ use super::{Refusal, ServerPool, Terms};
 use crate::allowance::Allowance;
 use crate::auth::scram::{CachedKeys, Nonce};
 use crate::config::choices::LoadBalanceHosts;
+use crate::net::timer;
 use crate::pool::budget::{Ceilings, Full};
 use crate::pool::{ConnectOutcome, Wanted};
 use crate::protocol::error_response::SqlState;
@@ -78,7 +79,7 @@ impl ServerPool {
                 }
                 Ok((server, keys))
             };
-            match tokio::time::timeout(limit, connecting)
+            match timer::timeout(limit, connecting)
                 .await
                 .unwrap_or(Err(ConnectError::TimedOut))
             {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::ServerPool;
 use crate::allowance::Allowance;
+use crate::net::timer;
 use crate::pool::Wanted;
 use crate::protocol::error_response::ErrorResponse;
 use crate::protocol::startup::{Parameter, Replication};
@@ -27,7 +28,7 @@ impl ServerPool {
         };
         let connecting = self.open(&terms, startup);
         let limit = terms.settings.server_connect_timeout;
-        let connected = tokio::time::timeout(limit, connecting).await;
+        let connected = timer::timeout(limit, connecting).await;
         match connected.unwrap_or(Err(ConnectError::TimedOut)) {
             Ok((mut server, _)) => {
                 place.keep();

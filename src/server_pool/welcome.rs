@@ -3,6 +3,7 @@
 use std::rc::{Rc, Weak};
 
 use super::{ServerPool, lost_server};
+use crate::net::timer;
 use crate::protocol::encode;
 use crate::protocol::error_response::ErrorResponse;
 use crate::protocol::startup::Parameter;
@@ -58,7 +59,7 @@ impl ServerPool {
         server.session.parameters.write_change_to(&wanted, &mut sql);
         let mut reported = server.reported.clone();
         if !sql.is_empty() {
-            let asked = tokio::time::timeout(
+            let asked = timer::timeout(
                 self.terms().settings.server_connect_timeout,
                 server.ask_reported(&sql),
             );

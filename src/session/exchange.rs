@@ -717,18 +717,18 @@ impl Exchange {
         } in self.answered.drain(..)
         {
             let first_byte_at = query.first_byte_at.unwrap_or(last_byte_at).max(begun_at);
-            let answering = last_byte_at.saturating_duration_since(first_byte_at);
+            let answering = between(first_byte_at, last_byte_at);
             // Of that the server waited for the client.
             let sending = match (query.copy_asked_at, query.copy_sent_at) {
-                (Some(asked), Some(sent)) => sent.saturating_duration_since(asked).min(answering),
+                (Some(asked), Some(sent)) => between(asked, sent).min(answering),
                 _ => Duration::ZERO,
             };
             let phases = Phases {
-                queue_wait: query.sent_at.saturating_duration_since(query.received_at),
+                queue_wait: between(query.received_at, query.sent_at),
                 queue_cause: query.queue_cause,
-                first_byte: first_byte_at.saturating_duration_since(begun_at),
+                first_byte: between(begun_at, first_byte_at),
                 last_byte: answering - sending,
-                client_drain: drained_at.saturating_duration_since(last_byte_at) + sending,
+                client_drain: between(last_byte_at, drained_at) + sending,
             };
             self.shown_warnings.clear();
             let warnings = query.warnings.iter().map(|(sqlstate, at)| Warning {
@@ -761,6 +761,15 @@ impl Exchange {
             last_byte_at: now,
             outcome,
         });
+    }
+}
+
+/// The time from one moment to another. Most are the same one, of which that is cheaper to see than to work out.
+#[inline]
+fn between(earlier: Instant, later: Instant) -> Duration {
+    match earlier == later {
+        true => Duration::ZERO,
+        false => later.saturating_duration_since(earlier),
     }
 }
 

@@ -8,6 +8,8 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::session::query_record::Phases;
+
 /// Something that a scrape reads as one number.
 pub trait Number: Default {
     /// The number, in the unit it was counted in.
@@ -245,7 +247,12 @@ impl Histogram {
     /// Counts one time.
     #[inline]
     pub fn observe(&self, time: Duration) {
-        let nanoseconds = nanoseconds(time);
+        self.observe_nanoseconds(nanoseconds(time));
+    }
+
+    /// Counts one time that is known in nanoseconds.
+    #[inline]
+    pub fn observe_nanoseconds(&self, nanoseconds: u64) {
         if let Some(bucket) = self.buckets.get(bucket_of(nanoseconds)) {
             bucket.store(bucket.load(Relaxed) + 1, Relaxed);
         }
@@ -321,6 +328,17 @@ const FIRST_BUCKETS: [u8; 65] = {
     }
     buckets
 };
+
+/// The phases' times in nanoseconds, in their order.
+#[inline]
+pub fn nanoseconds_of(phases: &Phases) -> [u64; 4] {
+    [
+        nanoseconds(phases.queue_wait),
+        nanoseconds(phases.first_byte),
+        nanoseconds(phases.last_byte),
+        nanoseconds(phases.client_drain),
+    ]
+}
 
 /// A time in whole nanoseconds; what passes 584 years stays there.
 #[inline]

@@ -11,7 +11,7 @@ use crate::session::driver::Driver;
 use crate::session::query_record::{QueryRecord, QueueCause};
 use crate::telemetry::instrument::{
     BUCKETS, By, Counter, Gauge, Histogram, HistogramSnapshot, Label, Number, SharedCounter,
-    SharedGauge, bucket_of, nanoseconds, seconds,
+    SharedGauge, bucket_of, nanoseconds, nanoseconds_of, seconds,
 };
 use crate::telemetry::labels::{
     Blame, CancelOutcome, ConnectFailure, Limit, LineDrop, LogLevel, LoginOutcome, OutcomeKind,
@@ -192,11 +192,11 @@ impl PoolMetrics {
     #[inline]
     pub fn observe(&self, record: &QueryRecord<'_>) {
         let phases = &record.phases;
-        self.queue_wait.observe(phases.queue_wait);
-        self.server_first_byte.observe(phases.first_byte);
-        self.server_last_byte.observe(phases.last_byte);
-        self.client_drain.observe(phases.client_drain);
-        self.total.observe(phases.total());
+        let times = nanoseconds_of(phases);
+        for ((_, histogram), time) in self.phases().into_iter().zip(times) {
+            histogram.observe_nanoseconds(time);
+        }
+        self.total.observe_nanoseconds(times.iter().sum());
         self.queries[record.context.index()][OutcomeKind::from(record.outcome).index()].increase();
         self.rows.add(record.rows);
     }

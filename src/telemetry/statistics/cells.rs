@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
 use std::time::Duration;
 
 use crate::session::query_record::{Outcome, Phases, QueryRecord};
-use crate::telemetry::instrument::{Counter, Number, nanoseconds};
+use crate::telemetry::instrument::{Counter, Number, nanoseconds_of};
 use crate::telemetry::statistics::spread::{Spread, SpreadSnapshot};
 use crate::trace_context::TraceId;
 
@@ -132,17 +132,15 @@ impl Cells {
 
     #[inline]
     pub(super) fn observe(&self, query: &Observation) {
-        let phases = &query.phases;
-        let total = phases.total();
+        let times = nanoseconds_of(&query.phases);
+        let total = times.iter().sum();
         self.calls.increase();
         self.rows.add(query.rows);
         self.last_at.store(query.at, Relaxed);
         self.total.observe(total);
-        let [queue_wait, first_byte, last_byte, client_drain] = &self.phases;
-        queue_wait.observe(phases.queue_wait);
-        first_byte.observe(phases.first_byte);
-        last_byte.observe(phases.last_byte);
-        client_drain.observe(phases.client_drain);
+        for (spread, time) in self.phases.iter().zip(times) {
+            spread.observe(time);
+        }
         if query.is_failed {
             self.errors.increase();
         }
@@ -152,7 +150,7 @@ impl Cells {
     }
 
     #[inline]
-    fn keep_example(&self, trace_id: TraceId, total: Duration, at: u64) {
+    fn keep_example(&self, trace_id: TraceId, total: u64, at: u64) {
         let sequence = self.sequence.load(Relaxed);
         self.sequence.store(sequence | 1, Relaxed);
         fence(Release);
@@ -161,7 +159,7 @@ impl Cells {
         if let Some(recent) = self.recent.get(next) {
             recent.set(trace_id, total, at);
         }
-        if nanoseconds(total) >= self.slowest.nanoseconds.load(Relaxed) {
+        if total >= self.slowest.nanoseconds.load(Relaxed) {
             self.slowest.set(trace_id, total, at);
         }
         self.sequence.store((sequence | 1) + 1, Release);
@@ -212,10 +210,10 @@ impl Cells {
 
 impl Example {
     #[inline]
-    fn set(&self, trace_id: TraceId, total: Duration, at: u64) {
+    fn set(&self, trace_id: TraceId, total: u64, at: u64) {
         let [high, low] = words(trace_id);
         let [to_high, to_low] = &self.trace_id;
-        self.nanoseconds.store(nanoseconds(total), Relaxed);
+        self.nanoseconds.store(total, Relaxed);
         to_high.store(high, Relaxed);
         to_low.store(low, Relaxed);
         self.at.store(at, Relaxed);

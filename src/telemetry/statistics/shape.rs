@@ -57,31 +57,39 @@ fn write_shape(text: &[u8], out: &mut impl Hasher) {
     let write = |out: &mut _, from: usize, to: usize| {
         Hasher::write(out, text.get(from..to).unwrap_or_default());
     };
-    while let Some(&byte) = text.get(at) {
+    loop {
+        // Most bytes begin nothing.
+        at = match has_columns {
+            false => end_of(text, at, |byte| PLAIN[usize::from(byte)]),
+            true => end_of(text, at, |byte| byte == b' '),
+        };
+        let Some(&byte) = text.get(at) else { break };
         let next = text.get(at + 1).copied();
         match class(byte) {
-            Class::Word => {
+            Class::Word if has_columns => {
                 let end = end_of_word(text, at);
-                let word = text.get(at..end).unwrap_or_default();
-                if word.eq_ignore_ascii_case(b"by") {
-                    has_columns = true;
-                } else if has_columns {
-                    has_columns = !ends_columns(word);
-                }
+                has_columns = !ends_columns(text.get(at..end).unwrap_or_default());
                 at = end;
             }
-            Class::Other if byte == b';' => {
-                has_columns = false;
+            // The end of a word, perhaps of BY.
+            Class::Word => {
+                at += 1;
+                has_columns = is_by(text, at);
+            }
+            Class::Other => {
+                has_columns &= byte != b';';
                 at += 1;
             }
-            // Perhaps a column's number.
-            Class::Digit if has_columns => at = end_of_word(text, at),
+            // Of a word, or perhaps a column's number.
+            Class::Digit if has_columns || is_in_word(text, at) => at = end_of_word(text, at),
             Class::Digit => {
                 write(out, from, at);
                 out.write_u8(NUMBER);
                 at = end_of(text, at, |byte| byte.is_ascii_digit());
                 from = at;
             }
+            // Of a word.
+            Class::Dollar if is_in_word(text, at) => at = end_of_word(text, at),
             // A parameter, which counts; or else a string whose end is not looked for.
             Class::Dollar if next.is_some_and(|next| next.is_ascii_digit()) => {
                 at = end_of_word(text, at);
@@ -114,10 +122,47 @@ fn write_shape(text: &[u8], out: &mut impl Hasher) {
                 }
                 None => break,
             },
-            Class::Other | Class::Dash | Class::Slash => at += 1,
+            Class::Dash | Class::Slash => at += 1,
         }
     }
     write(out, from, text.len());
+}
+
+/// Bytes that can't begin anything, nor end a BY.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        plain[byte] = match class(byte as u8) {
+            Class::Word => !matches!(byte as u8, b'y' | b'Y'),
+            Class::Other => true,
+            _ => false,
+        };
+        byte += 1;
+    }
+    plain
+};
+
+/// Whether the word BY ends here.
+#[cold]
+fn is_by(text: &[u8], end: usize) -> bool {
+    let is_word = |at: Option<usize>| {
+        let byte = at.and_then(|at| text.get(at));
+        byte.is_some_and(|byte| matches!(class(*byte), Class::Word | Class::Digit | Class::Dollar))
+    };
+    let Some(begin) = end.checked_sub(2) else {
+        return false;
+    };
+    (text.get(begin..end)).is_some_and(|word| word.eq_ignore_ascii_case(b"by"))
+        && !is_word(begin.checked_sub(1))
+        && !is_word(Some(end))
+}
+
+/// Whether what begins here goes on with a word.
+#[inline]
+fn is_in_word(text: &[u8], at: usize) -> bool {
+    let before = at.checked_sub(1).and_then(|before| text.get(before));
+    before.is_some_and(|byte| matches!(class(*byte), Class::Word))
 }
 
 /// Stands for digits. A sign in front of them belongs to the constant, so they are no strings.
@@ -127,7 +172,7 @@ const NUMBER: u8 = 1;
 const STRING: u8 = 2;
 
 #[inline]
-fn class(byte: u8) -> Class {
+const fn class(byte: u8) -> Class {
     match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => Class::Word,
         b'0'..=b'9' => Class::Digit,
