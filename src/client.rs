@@ -123,8 +123,8 @@ async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>
     let socket = Socket::attach(socket).ok()?;
     let about = ClientAbout {
         serial,
-        database: database.clone(),
-        user: user.clone(),
+        database: (&*database).into(),
+        user: (&*user).into(),
         peer: peer.address(),
         local: socket.stream().local_address(),
         process: peer.process(),
@@ -212,7 +212,7 @@ async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>
 async fn prepare(
     shard: &Rc<Shard>,
     key: &PoolKey,
-    about: ClientAbout,
+    mut about: ClientAbout,
     parameters: &[Parameter],
     replication: Replication,
     credentials: Credentials,
@@ -231,14 +231,14 @@ async fn prepare(
     let pool = shard.pool(key).ok_or_else(unknown)?;
     pool.offer(credentials);
     let terms = pool.terms();
+    about.share_names(&terms.identity);
     if shard.neighbours().is_disabled(&key.database) {
         let message = format!("database \"{}\" is disabled", key.database);
         return Err(ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, message));
     }
-    let user = &*about.user;
-    let trace_policy = match user == &*key.user {
+    let trace_policy = match *about.user == *key.user {
         true => Arc::clone(&terms.trace_policy),
-        false => shard.trace_policy(&key.database, user),
+        false => shard.trace_policy(&key.database, &about.user),
     };
     let parameters = parameters.iter().map(|(name, value)| (&**name, &**value));
     let Startup {
@@ -280,15 +280,10 @@ async fn prepare(
         &terms.settings.ignore_startup_parameters,
     )?;
     let welcome = pool.welcome(&settings).await?;
-    let mut wanted = Rc::clone(&welcome.parameters);
     let application_name =
         application_name.map(|name| clean_application_name(&name, welcome.server_version));
-    if let Some(name) = &application_name {
-        let mut set = (*wanted).clone();
-        set.insert(b"application_name", name);
-        wanted = pool.shared(set);
-    }
-    let card = shard.new_card(secret_len, about, &wanted);
+    let wishes = pool.wishes(&welcome, application_name.as_deref());
+    let card = shard.new_card(secret_len, about, &wishes.all);
     out.write(|out| {
         warnings.iter().for_each(|warning| warning.encode(out));
         out.extend_from_slice(&welcome.messages);
@@ -306,19 +301,16 @@ async fn prepare(
         trace.context().0.tag("db_driver"),
         application_name.as_deref(),
     );
-    let mut session =
-        ClientSession::new(terms.settings.mode, trace, wanted, welcome.server_version);
+    let mut session = ClientSession::new(
+        terms.settings.mode,
+        trace,
+        wishes.all,
+        welcome.server_version,
+    );
+    session.own = wishes.own;
     session.session_state = terms.settings.session_state;
     session.listen = terms.settings.listen_in_transaction_mode;
     session.driver = driver;
-    let names = settings.iter().map(|(name, _)| name);
-    session.set_own(
-        names.chain(
-            application_name
-                .is_some()
-                .then_some(&b"application_name"[..]),
-        ),
-    );
     Ok(Prepared {
         pool,
         session,

@@ -168,7 +168,7 @@ impl Link {
         let now = self.shard.now();
         if self.card.is_asked.take() {
             let holder = self.holder(now);
-            self.card.standing.replace(holder);
+            self.card.standing.replace(holder.map(Box::new));
         }
         match self.serve(cx, now) {
             Ok(()) => Poll::Pending,

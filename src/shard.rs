@@ -92,7 +92,7 @@ pub struct SessionCard {
     /// Somebody wants to know how it stands.
     pub is_asked: Cell<bool>,
     /// How it stood when somebody wanted to know; `None` without a server.
-    pub standing: RefCell<Option<Holder>>,
+    pub standing: RefCell<Option<Box<Holder>>>,
 }
 
 /// Who a client is, for the console.
@@ -101,9 +101,9 @@ pub struct ClientAbout {
     /// Its number among all connections.
     pub serial: u64,
     /// The database that it asked for.
-    pub database: Box<str>,
+    pub database: Arc<str>,
     /// The user that it logged in as.
-    pub user: Box<str>,
+    pub user: Arc<str>,
     /// Where it is; `None` over a unix socket.
     pub peer: Option<SocketAddr>,
     /// Where it came in; `None` over a unix socket.
@@ -119,6 +119,18 @@ pub struct ClientAbout {
 }
 
 impl ClientAbout {
+    /// Has the names from its pool, where they are the same: clients rest by the thousand.
+    pub fn share_names(&mut self, pool: &PoolIdentity) {
+        for (own, pools) in [
+            (&mut self.database, &pool.database),
+            (&mut self.user, &pool.user),
+        ] {
+            if *own == *pools {
+                *own = Arc::clone(pools);
+            }
+        }
+    }
+
     /// Where it is, or which process of this machine, as PgBouncer writes it.
     pub fn whereabouts(&self) -> String {
         match (self.peer, self.process) {
@@ -380,7 +392,7 @@ impl Shard {
             }
         }
         (cards.iter())
-            .filter_map(|card| card.standing.take())
+            .filter_map(|card| card.standing.take().map(|holder| *holder))
             .collect()
     }
 

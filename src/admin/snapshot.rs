@@ -169,8 +169,8 @@ fn client(card: &SessionCard) -> Connection {
     Connection {
         serial: about.serial,
         link: server.as_ref().map(|server| server.serial.get()),
-        user: about.user.clone(),
-        database: about.database.clone(),
+        user: (&*about.user).into(),
+        database: (&*about.database).into(),
         replication: about.replication,
         state: match &*card.ticket.borrow() {
             Some(_) => State::Waiting,

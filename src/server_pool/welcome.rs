@@ -1,5 +1,6 @@
 //! What a client is told when it has logged in: the server's parameters, with what the client wants set.
 
+use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
 use super::{ServerPool, lost_server};
@@ -16,13 +17,27 @@ use crate::telemetry::labels::ServerClose;
 pub struct Welcome {
     /// Every parameter that the server reports.
     pub reported: Vec<Parameter>,
-    /// Those among them that follow the client, and what else it wants set.
-    pub parameters: Rc<ParameterSet>,
+    /// What a client wants that says nothing of its application_name.
+    unnamed: Wishes,
+    /// What those want that do, the latest last.
+    named: RefCell<Vec<(Box<[u8]>, Wishes)>>,
     /// server_version_num.
     pub server_version: u32,
     /// The messages that say all this, but for `application_name`, which is each client's own.
     pub messages: Box<[u8]>,
 }
+
+/// What a client wants set. Shared with all that want the same.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// All that follows it, and what else it asked for.
+    pub all: Rc<ParameterSet>,
+    /// What its startup packet has set.
+    pub own: Rc<ParameterSet>,
+}
+
+/// Values of application_name that are remembered for each welcome.
+const NAMES: usize = 32;
 
 /// Equal parameter sets that are looked for at most.
 const PARAMETER_SETS: usize = 64;
@@ -92,10 +107,15 @@ impl ServerPool {
             .iter()
             .filter(|(name, _)| **name != *b"application_name");
         unnamed.for_each(|(name, value)| encode::parameter_status(&mut messages, name, value));
+        let own = parameters.only(settings.iter().map(|(name, _)| name));
         let welcome = Rc::new(Welcome {
             messages: messages.into(),
             reported,
-            parameters,
+            unnamed: Wishes {
+                all: parameters,
+                own: Rc::new(own),
+            },
+            named: RefCell::default(),
             server_version: server.version_number(),
         });
         self.release(server, (self.neighbours.clock)());
@@ -106,8 +126,34 @@ impl ServerPool {
         Ok(welcome)
     }
 
+    /// What a client wants that is welcomed so and calls its application so.
+    pub fn wishes(&self, welcome: &Welcome, application_name: Option<&[u8]>) -> Wishes {
+        const NAME: &[u8] = b"application_name";
+        let Some(value) = application_name else {
+            return welcome.unnamed.clone();
+        };
+        let mut named = welcome.named.borrow_mut();
+        if let Some((_, wishes)) = named.iter().find(|(known, _)| **known == *value) {
+            return wishes.clone();
+        }
+        let with_name = |set: &ParameterSet| {
+            let mut set = set.clone();
+            set.insert(NAME, value);
+            set
+        };
+        let wishes = Wishes {
+            all: self.shared(with_name(&welcome.unnamed.all)),
+            own: Rc::new(with_name(&welcome.unnamed.own)),
+        };
+        if named.len() == NAMES {
+            named.remove(0);
+        }
+        named.push((value.into(), wishes.clone()));
+        wishes
+    }
+
     /// The set that is equal to this one and known already, or this one.
-    pub fn shared(&self, wanted: ParameterSet) -> Rc<ParameterSet> {
+    fn shared(&self, wanted: ParameterSet) -> Rc<ParameterSet> {
         let mut sets = self.parameter_sets.borrow_mut();
         sets.retain(|set| set.strong_count() > 0);
         if let Some(known) = sets

@@ -101,17 +101,6 @@ impl ClientSession {
         }
     }
 
-    /// Its startup packet has set parameters with these names.
-    pub fn set_own<'a>(&mut self, names: impl Iterator<Item = &'a [u8]>) {
-        let mut own = ParameterSet::default();
-        for name in names {
-            if let Some(value) = self.startup.value(name) {
-                own.insert(name, value);
-            }
-        }
-        self.own = Rc::new(own);
-    }
-
     /// What its startup packet has set, and this server would not go back to by itself.
     pub fn own_beyond(&self, base: &ParameterSet) -> ParameterSet {
         let mut beyond = ParameterSet::default();

@@ -64,6 +64,17 @@ impl ParameterSet {
         self.values.get(at).map(|(_, value)| &**value)
     }
 
+    /// Of these names alone.
+    pub fn only<'a>(&self, names: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut only = Self::default();
+        for name in names {
+            if let Some(value) = self.value(name) {
+                only.insert(name, value);
+            }
+        }
+        only
+    }
+
     /// Sets a parameter.
     pub fn insert(&mut self, name: &[u8], value: &[u8]) {
         match self.position(name) {

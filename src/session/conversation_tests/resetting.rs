@@ -9,8 +9,7 @@ fn pair() -> Pair {
     let all = Rc::new(parameters(&set));
     let trace = SessionTrace::new(Arc::new(TracePolicy::new(TraceRules::default())));
     pair.client = ClientSession::new(PoolMode::Transaction, trace, Rc::clone(&all), 150_000);
-    pair.client
-        .set_own(set.iter().map(|(name, _)| name.as_bytes()));
+    pair.client.own = Rc::new(all.only(set.iter().map(|(name, _)| name.as_bytes())));
     let server = pair.server.as_mut().expect("it is linked");
     server.parameters = all;
     pair
