@@ -151,9 +151,9 @@ impl Acceptor {
                 // Its place among those who are arriving is somebody else's now.
                 tokio::spawn(async move { console.serve(visitor).await });
             }
-            Ok(Ok(Arrival::Cancel(key, socket))) => self.cancel(key, socket).await,
+            Ok(Ok(Arrival::Cancel(key, socket))) => Box::pin(self.cancel(key, socket)).await,
             Ok(Err((error, socket))) => tokio::select! {
-                () = self.turn_away(&error, socket, accepted_at, peer) => {}
+                () = Box::pin(self.turn_away(&error, socket, accepted_at, peer)) => {}
                 () = arriving.displaced.cancelled() => {}
             },
             Err(_) => {

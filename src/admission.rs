@@ -486,7 +486,8 @@ impl Gate {
             (_, Some(None) | None) => rules.inquiry(visitor.database),
         };
         let found = match &inquiry {
-            Some(inquiry) => self.inquiries.ask(inquiry, user, self.clock).await?,
+            // Boxed, as what is rarer below: the future of a login is moved a few times.
+            Some(inquiry) => Box::pin(self.inquiries.ask(inquiry, user, self.clock)).await?,
             None => None,
         };
         let is_known = configured.is_some() || found.is_some();

@@ -252,7 +252,7 @@ async fn prepare(
         let owned =
             |(name, value): &(&[u8], Cow<'_, [u8]>)| (Box::from(*name), Box::from(&**value));
         let parameters = parameters.iter().map(owned).collect();
-        let server = pool.dedicated(parameters, replication).await?;
+        let server = Box::pin(pool.dedicated(parameters, replication)).await?;
         let wanted = Rc::clone(&server.session.parameters);
         let card = shard.new_card(secret_len, about, &wanted);
         out.write(|out| {

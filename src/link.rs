@@ -762,7 +762,7 @@ impl Link {
             is_mid_reply = server.replies.is_mid_message();
             self.card.server.borrow_mut().take();
             if self.is_worth_clearing(&server, parting) {
-                return self.clear(server).await;
+                return Box::pin(self.clear(server)).await;
             }
             self.leave_server(server, parting, now);
         }

@@ -54,6 +54,13 @@ impl ServerPool {
         if let Some(known) = self.welcomes.borrow().get(settings) {
             return Ok(Rc::clone(known));
         }
+        Box::pin(self.ask_for_welcome(settings)).await
+    }
+
+    async fn ask_for_welcome(
+        self: &Rc<Self>,
+        settings: &ParameterSet,
+    ) -> Result<Rc<Welcome>, ErrorResponse> {
         let mut server = self
             .checkout_server()
             .await

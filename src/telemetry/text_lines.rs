@@ -110,7 +110,8 @@ impl fmt::Write for Visible<'_> {
 
 /// Control characters could make a line look like two, or make a terminal do things.
 fn push_visible(text: &str, out: &mut String) {
-    if !text.contains(char::is_control) {
+    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if is_plain || !text.contains(char::is_control) {
         return out.push_str(text);
     }
     for character in text.chars() {
@@ -126,22 +127,23 @@ fn write_time(time: SystemTime, out: &mut String) {
     let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (seconds, milliseconds) = (since_epoch.as_secs(), since_epoch.subsec_millis());
     let (year, month, day) = civil_from_days(seconds / 86_400);
-    let parts = [
-        (year, 4, '-'),
-        (month, 2, '-'),
-        (day, 2, 'T'),
-        (seconds / 3600 % 24, 2, ':'),
-        (seconds / 60 % 60, 2, ':'),
-        (seconds % 60, 2, '.'),
-        (milliseconds.into(), 3, 'Z'),
-    ];
-    for (number, digits, behind) in parts {
-        for place in (0..digits).rev() {
-            let digit = number / 10_u64.pow(place) % 10;
-            out.push(char::from(b'0' + u8::try_from(digit).expect("a digit")));
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    for (end, mut number) in [
+        (4, year),
+        (7, month),
+        (10, day),
+        (13, seconds / 3600 % 24),
+        (16, seconds / 60 % 60),
+        (19, seconds % 60),
+        (23, milliseconds.into()),
+    ] {
+        let digits = text.iter_mut().take(end).rev();
+        for digit in digits.take_while(|digit| digit.is_ascii_digit()) {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
         }
-        out.push(behind);
     }
+    out.push_str(str::from_utf8(&text).unwrap_or_default());
 }
 
 #[cfg(test)]
