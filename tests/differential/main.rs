@@ -375,7 +375,12 @@ impl Report {
                 break;
             };
             let is_same = match is_volatile {
-                false => proxied == directly,
+                false => {
+                    proxied == directly
+                        || proxied.sql == directly.sql
+                            && without_new_oids(&proxied.received)
+                                == without_new_oids(&directly.received)
+                }
                 true => {
                     kinds(&proxied.received) == kinds(&directly.received)
                         || second.get(at).is_some_and(|second| {
@@ -389,6 +394,21 @@ impl Report {
         }
         report
     }
+}
+
+/// With the object identifiers left out that the server has given out since initdb: how many went before depends on which of its
+/// processes have made their temporary schemas, and on nothing that a client sees otherwise.
+fn without_new_oids(messages: &[Message]) -> Vec<Message> {
+    let mut columns = Vec::new();
+    let mask = |message: &Message| {
+        match message.tag() {
+            b'T' => columns = replay::column_types(message),
+            b'D' => return replay::with_rows_oids_masked(message, &columns),
+            _ => {}
+        }
+        message.clone()
+    };
+    messages.iter().map(mask).collect()
 }
 
 /// The kinds of messages, however many rows.

@@ -218,6 +218,42 @@ fn masked(mut message: Message) -> Message {
     message
 }
 
+/// The types of a RowDescription's columns.
+pub(crate) fn column_types(description: &Message) -> Vec<u32> {
+    let mut types = Vec::new();
+    let mut rest = &description.0[7..];
+    while let Some(name) = rest.iter().position(|byte| *byte == 0) {
+        types.push(u32::from_be_bytes(
+            rest[name + 7..name + 11].try_into().unwrap(),
+        ));
+        rest = &rest[name + 19..];
+    }
+    types
+}
+
+/// A DataRow without the identifiers of objects that are not built in, in its columns of type oid.
+pub(crate) fn with_rows_oids_masked(row: &Message, types: &[u32]) -> Message {
+    const OID_OID: u32 = 26;
+    if u16::from_be_bytes([row.0[5], row.0[6]]) != types.len() as u16 {
+        return row.clone();
+    }
+    let mut masked = row.0[..7].to_vec();
+    // The message's length.
+    masked[1..5].fill(0);
+    let mut rest = &row.0[7..];
+    for column in types {
+        let len = i32::from_be_bytes(rest[..4].try_into().unwrap());
+        let (value, behind) = rest[4..].split_at(usize::try_from(len).unwrap_or(0));
+        let oid = str::from_utf8(value).ok().and_then(|oid| oid.parse().ok());
+        match oid {
+            Some(FIRST_NORMAL_OID..) if *column == OID_OID => masked.push(b'#'),
+            _ => masked.extend_from_slice(&rest[..4 + value.len()]),
+        }
+        rest = behind;
+    }
+    Message(masked)
+}
+
 const FIRST_NORMAL_OID: u32 = 16_384;
 
 /// For one message. Generous: some of PostgreSQL's statements work for a while.
