@@ -35,6 +35,9 @@ pub struct ClientSession {
     pub unnamed: UnnamedStatement,
     /// Those that no server has.
     pub local: Option<Box<LocalStatements>>,
+    /// Where it has prepared what may turn out to be a command on the trace context when it is bound: the definition of the unnamed
+    /// statement, if that is such a one.
+    pub told_when_bound: Option<Box<Option<Box<[u8]>>>>,
     /// What must be set on a server before this client uses it. Shared with clients that want the same.
     pub parameters: Rc<ParameterSet>,
     /// The plan for the query that it paused with, until there is a server for it.
@@ -70,6 +73,7 @@ impl ClientSession {
             statements: ClientStatements::default(),
             unnamed: UnnamedStatement::Servers,
             local: None,
+            told_when_bound: None,
             parameters: Rc::clone(&parameters),
             planned: None,
             is_canceled: false,
@@ -125,6 +129,9 @@ impl ClientSession {
     pub fn on_query(&mut self) {
         if matches!(self.unnamed, UnnamedStatement::Shared(_)) {
             self.unnamed = UnnamedStatement::Gone;
+        }
+        if let Some(unnamed) = &mut self.told_when_bound {
+            **unnamed = None;
         }
     }
 

@@ -299,6 +299,57 @@ impl LocalStatement {
         })
     }
 
+    /// Reads a statement with the values of its parameters in their places: a definition as a Parse has it, and what a Bind holds.
+    /// `None`: it is not exactly one command on the trace context that the proxy answers, or the server would refuse it.
+    pub fn told_by_values(
+        definition: &[u8],
+        values: &[BoundValue<'_>],
+        trace: &SessionTrace,
+        around: &Surroundings,
+    ) -> Option<Self> {
+        let (text, _) = split_cstr(definition)?;
+        // Strings mean the same under either setting, so the one is as good as the other.
+        let strings = StandardConformingStrings::On;
+        let mut told = Vec::with_capacity(2 * text.len());
+        let (mut from, mut most, mut depth, mut argument) = (0, 0, 0_usize, 0);
+        // Which argument of the function is a boolean.
+        let mut boolean = None;
+        for token in Lexer::new(text, strings, around.encoding) {
+            match token.kind {
+                TokenKind::Identifier if depth == 0 => {
+                    let name = text.get(token.start..token.end)?;
+                    boolean = FLAGS
+                        .iter()
+                        .find(|(function, _)| name.eq_ignore_ascii_case(function))
+                        .map(|(_, argument)| *argument);
+                }
+                TokenKind::OpenParenthesis => (depth, argument) = (depth + 1, 0),
+                TokenKind::CloseParenthesis => depth = depth.checked_sub(1)?,
+                TokenKind::Comma => argument += 1,
+                TokenKind::Parameter => {
+                    let number = str::from_utf8(text.get(token.start + 1..token.end)?).ok()?;
+                    let number = number.parse::<usize>().ok()?;
+                    let value = values.get(number.checked_sub(1)?)?;
+                    most = most.max(number);
+                    told.extend_from_slice(text.get(from..token.start)?);
+                    write_value(value, boolean == Some(argument), &mut told)?;
+                    from = token.end;
+                }
+                _ => {}
+            }
+        }
+        told.extend_from_slice(text.get(from..)?);
+        if most != values.len() || !(told.is_ascii() || !around.encoding.is_client_only()) {
+            return None;
+        }
+        let command = TraceCommand::recognise(&told, strings, around.encoding)?.into_owned();
+        command.is_answered_here(trace).then_some(Self {
+            command,
+            parameters: SmallVec::new(),
+            uses: SmallVec::new(),
+        })
+    }
+
     /// The types of its parameters.
     pub fn parameters(&self) -> &[u32] {
         &self.parameters
@@ -364,6 +415,32 @@ impl LocalPortal {
     }
 }
 
+/// Appends a value as a constant.
+fn write_value(value: &BoundValue<'_>, is_boolean: bool, out: &mut Vec<u8>) -> Option<()> {
+    let text = match (value.bytes, value.format) {
+        (None, _) => {
+            out.extend_from_slice(b"NULL");
+            return Some(());
+        }
+        (Some([flag]), 1) if is_boolean => match flag {
+            0 => &b"false"[..],
+            _ => b"true",
+        },
+        (Some(_), 1) if is_boolean => return None,
+        // A text is the same bytes in both formats.
+        (Some(bytes), _) => bytes,
+    };
+    out.push(b'\'');
+    for part in text.split_inclusive(|byte| *byte == b'\'') {
+        out.extend_from_slice(part);
+        if part.ends_with(b"'") {
+            out.push(b'\'');
+        }
+    }
+    out.push(b'\'');
+    Some(())
+}
+
 /// The third argument of set_config, which is true for SET LOCAL.
 fn read_scope(bytes: &[u8], format: i16) -> Result<Scope, ErrorResponse> {
     let is_local = match (format, bytes) {
@@ -388,22 +465,45 @@ fn read_scope(bytes: &[u8], format: i16) -> Result<Scope, ErrorResponse> {
     }
 }
 
+/// Whether a statement may turn out to be a command on the trace context when it is bound: what it names, or what it sets
+/// `application_name` to, is a parameter.
+pub fn is_told_when_bound(text: &[u8]) -> bool {
+    text.len() <= LocalStatements::MAX_COMMAND_LEN
+        && begins_as_function(text)
+        && memchr::memchr(b'$', text).is_some()
+        && !strings_matter(text)
+}
+
+/// Whether a value names a field of the trace context.
+pub fn is_field_name(value: &[u8]) -> bool {
+    const PREFIX: &[u8] = b"pgspan.";
+    (value.get(..PREFIX.len())).is_some_and(|begin| begin.eq_ignore_ascii_case(PREFIX))
+}
+
 /// Whether a text may be a command on the trace context. Most texts are told apart by their first words, at next to no cost.
 pub fn may_be_command(text: &[u8]) -> bool {
     let text = text.trim_ascii_start();
-    let begins = match text.split_at_checked(SELECT.len()) {
-        Some((first, rest)) if first.eq_ignore_ascii_case(SELECT) => {
-            let rest = rest.trim_ascii_start();
-            is_comment(rest)
-                || FUNCTIONS.iter().any(|name| {
-                    rest.get(..name.len())
-                        .is_some_and(|word| word.eq_ignore_ascii_case(name))
-                })
-        }
+    let begins = match text.get(..SELECT.len()) {
+        Some(first) if first.eq_ignore_ascii_case(SELECT) => begins_as_function(text),
         // SET, SHOW, RESET.
         _ => is_comment(text) || matches!(text, [b's' | b'S' | b'r' | b'R', ..]),
     };
     begins && mentions(text)
+}
+
+/// Whether it is a SELECT that may begin with one of the functions.
+fn begins_as_function(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    let Some((first, rest)) = text.split_at_checked(SELECT.len()) else {
+        return false;
+    };
+    let rest = rest.trim_ascii_start();
+    first.eq_ignore_ascii_case(SELECT)
+        && (is_comment(rest)
+            || FUNCTIONS.iter().any(|name| {
+                rest.get(..name.len())
+                    .is_some_and(|word| word.eq_ignore_ascii_case(name))
+            }))
 }
 
 fn is_comment(text: &[u8]) -> bool {
@@ -422,6 +522,9 @@ fn mentions(text: &[u8]) -> bool {
         _ => ends_with(at, b"application") && ends_with(at + b"_name".len(), b"name"),
     })
 }
+
+/// Which of the functions' arguments, from 0, are no texts.
+const FLAGS: [(&[u8], usize); 2] = [(b"set_config", 2), (b"current_setting", 1)];
 
 const SELECT: &[u8] = b"select";
 /// How the functions begin that SELECT may call.

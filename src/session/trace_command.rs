@@ -222,19 +222,19 @@ impl<'a> TraceCommand<'a> {
         let open = words.take_kind(TokenKind::OpenParenthesis);
         let parameter = take_text(words).filter(|_| open)?;
         let command = if is_set {
-            let value = take_argument(words, take_text)?;
+            let value = take_argument(words, take_text_or_null)?;
             let scope = match take_argument(words, take_boolean)? {
                 true => Scope::Local,
                 false => Scope::Session,
             };
             if parameter.eq_ignore_ascii_case(b"application_name") {
-                let is_trace = TraceParent::parse(&value).is_ok();
-                is_trace.then_some(Self::SetApplicationName { scope, value, form })?
+                let value = value.filter(|value| TraceParent::parse(value).is_ok())?;
+                Self::SetApplicationName { scope, value, form }
             } else {
                 Self::Set {
                     scope,
                     name: without_prefix(parameter)?,
-                    value: Some(value),
+                    value,
                     form,
                 }
             }
@@ -624,6 +624,16 @@ fn take_text<'a>(words: &mut Words<'a>) -> Option<Cow<'a, [u8]>> {
     let is_cast = words.take_kind(TokenKind::Typecast);
     let is_known = !is_cast || words.take_keyword("text") || words.take_keyword("varchar");
     is_known.then_some(text)
+}
+
+/// The same, or NULL, which is `None`.
+fn take_text_or_null<'a>(words: &mut Words<'a>) -> Option<Option<Cow<'a, [u8]>>> {
+    if !words.take_keyword("null") {
+        return take_text(words).map(Some);
+    }
+    let is_cast = words.take_kind(TokenKind::Typecast);
+    let is_known = !is_cast || words.take_keyword("text") || words.take_keyword("varchar");
+    is_known.then_some(None)
 }
 
 fn take_argument<'a, T>(

@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::Requests;
 use super::prepared::{CLOSE_COMPLETE, PARSE_COMPLETE, parse_in_flight};
+use super::{Pause, Requests};
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
@@ -19,7 +19,8 @@ use crate::protocol::outbound::Outbound;
 use crate::session::client_session::ClientSession;
 use crate::session::exchange::{Delivery, Effect, OutstandingRequest, RequestKind};
 use crate::session::local_statements::{
-    BoundValue, Formats, LocalPortal, LocalStatement, LocalStatements,
+    BoundValue, Formats, LocalPortal, LocalStatement, LocalStatements, is_field_name,
+    is_told_when_bound,
 };
 use crate::session::server_session::ServerSession;
 use crate::session::trace_command::{Block, TraceCommand};
@@ -28,7 +29,8 @@ use crate::session::transaction_command::TransactionCommand;
 impl Requests<'_> {
     /// Whether a Bind may have a value that is for the proxy to read.
     pub(super) fn needs_bound_values(&self, header: FrameHeader) -> bool {
-        self.client.local.is_some() && header.body_len <= LocalStatements::MAX_COMMAND_LEN
+        let may_be_ours = self.client.local.is_some() || self.client.told_when_bound.is_some();
+        may_be_ours && header.body_len <= LocalStatements::MAX_COMMAND_LEN
     }
 
     /// Answers a message that is about a statement or a portal that no server has. `None`: it is not.
@@ -40,6 +42,13 @@ impl Requests<'_> {
     ) -> Option<Disposition> {
         if tag == FrontendTag::Parse && !self.skips_locally() {
             return self.parse_locally(arrived, out);
+        }
+        if tag == FrontendTag::Bind
+            && self.client.told_when_bound.is_some()
+            && !self.skips_locally()
+            && let Some(disposition) = self.bind_what_is_told(arrived, out)
+        {
+            return Some(disposition);
         }
         // Most clients have no such statement.
         self.client.local.as_ref()?;
@@ -125,6 +134,13 @@ impl Requests<'_> {
     fn parse_locally(&mut self, arrived: &Arrived<'_>, out: &mut Outbound) -> Option<Disposition> {
         arrived.whole()?;
         let parse = Parse::read(arrived.body)?;
+        let is_told_when_bound = is_told_when_bound(parse.text());
+        if is_told_when_bound || (self.client.told_when_bound.is_some() && parse.name.is_empty()) {
+            let unnamed = self.client.told_when_bound.get_or_insert_default();
+            if parse.name.is_empty() {
+                **unnamed = is_told_when_bound.then(|| parse.definition.into());
+            }
+        }
         let around = self.client.surroundings(self.status());
         let statement = LocalStatement::recognise(&parse, &self.client.trace, &around);
         let is_named = !parse.name.is_empty();
@@ -167,6 +183,76 @@ impl Requests<'_> {
         Some(self.reply(RequestKind::Parse, effect, |out| {
             out.extend_from_slice(&PARSE_COMPLETE);
         }))
+    }
+
+    /// A Bind of a statement that the server has, which its values make a command on the trace context: the portal is here.
+    fn bind_what_is_told(
+        &mut self,
+        arrived: &Arrived<'_>,
+        out: &mut Outbound,
+    ) -> Option<Disposition> {
+        arrived.whole()?;
+        let bind = Bind::read(arrived.body)?;
+        let is_local = |local: &LocalStatements| local.statement(bind.statement).is_some();
+        if self.client.local.as_deref().is_some_and(is_local) {
+            return None;
+        }
+        let definition = match self.client.statement(bind.statement) {
+            Some(statement) => statement.definition(),
+            None if bind.statement.is_empty() => {
+                let unnamed = self.client.told_when_bound.as_deref()?;
+                unnamed.as_deref()?
+            }
+            None => return None,
+        };
+        if !is_told_when_bound(split_cstr(definition)?.0) {
+            return None;
+        }
+        let bound = BoundValues::read(arrived.body.get(bind.names_len..)?)?;
+        if bound.count > bound.values.len() {
+            return None;
+        }
+        let around = self.client.surroundings(self.status());
+        let trace = &self.client.trace;
+        let told = LocalStatement::told_by_values(definition, &bound.values, trace, &around);
+        let Some(statement) = told else {
+            return self.pass_stray_names(&bound.values);
+        };
+        if self.may_have_failed() {
+            return Some(self.pause_unsettled(out));
+        }
+        if self.is_failed() {
+            return Some(self.refuse(failed_transaction(), b"", out));
+        }
+        let portal = match LocalPortal::new(Rc::new(statement), &[], bound.formats) {
+            Ok(portal) => portal,
+            Err(error) => return Some(self.refuse(error, b"", out)),
+        };
+        let local = self.client.local.get_or_insert_default();
+        if !local.bind(bind.portal, portal) {
+            return Some(self.refuse(too_many_portals(), b"", out));
+        }
+        if bind.statement.is_empty()
+            && let Some(server) = self.server.as_deref_mut()
+        {
+            server.on_unnamed_done();
+        }
+        Some(self.reply(RequestKind::Bind, Effect::None, |out| {
+            encode::bind_complete(out);
+        }))
+    }
+
+    /// A Bind in a form that is not understood goes to the server, which must not keep what it sets for others.
+    fn pass_stray_names(&mut self, values: &[BoundValue<'_>]) -> Option<Disposition> {
+        let names = values.iter().filter_map(|value| value.bytes);
+        for name in names.filter(|name| is_field_name(name)) {
+            let Some(server) = self.server.as_deref_mut() else {
+                return Some(self.pause(Pause::NeedsServer));
+            };
+            self.bench.tally.unrecognised += 1;
+            server.on_stray_commands(&[b"set_config('", name, b"'"].concat());
+        }
+        None
     }
 
     fn bind_locally(&mut self, arrived: &Arrived<'_>, out: &mut Outbound) -> Option<Disposition> {

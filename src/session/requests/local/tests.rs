@@ -156,6 +156,87 @@ fn several_fields_are_set_with_parameters() {
 }
 
 #[test]
+fn the_name_may_be_a_parameter_too_and_tells_whose_command_it_is() {
+    // As SQLAlchemy writes func.set_config() over psycopg 3.
+    let set = "SELECT set_config($1::VARCHAR, $2::VARCHAR, $3) AS set_config_1";
+    let ours = [Some("pgspan.traceparent"), Some(FIRST), Some("f")];
+    let servers = [Some("work_mem"), Some("64MB"), Some("f")];
+    for name in ["", "s1"] {
+        let mut talk = Talk::new(PoolMode::Transaction);
+        let mut both = vec![parse(name, set)];
+        both.extend([bind_values("", name, &ours, &[]), describe_portal("")]);
+        both.extend([execute(""), sync()]);
+        // The server has the statement: it is to say so first.
+        assert_eq!(talk.client(&both), [""; 0]);
+        let said = talk.server_says(b"1\0\0\0\x04Z\0\0\0\x05I");
+        let done = ["T set_config_1 0", &format!("D {FIRST}"), "C SELECT 1"];
+        assert_eq!(said, [&["1", "2"][..], &done[..], &["Z I"]].concat());
+        assert_eq!(talk.trace_id(), "1".repeat(32));
+        assert!(talk.server.as_ref().unwrap().is_releasable());
+        assert_eq!(talk.take_sent().len(), 2);
+
+        let asked = [bind_values("", name, &servers, &[]), execute(""), sync()];
+        assert_eq!(talk.client(&asked), [""; 0]);
+        assert_eq!(talk.take_sent().len(), 3, "the server is asked");
+    }
+}
+
+#[test]
+fn values_tell_also_where_they_are_binary_or_missing() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    talk.client(&[
+        parse("set", "SELECT pg_catalog.set_config($3, $1, $2)"),
+        parse("name", "SELECT set_config('application_name', $1, false)"),
+        parse("get", "select current_setting($2, $1)"),
+        sync(),
+    ]);
+    let parsed = b"1\0\0\0\x04";
+    talk.server_says(&[&parsed[..], parsed, parsed, b"Z\0\0\0\x05I"].concat());
+    talk.take_sent();
+    let set = |local, value| {
+        let values = [value, Some(local), Some("PGSPAN.Traceparent")];
+        [
+            bind_formats("", "set", &values, &[1, 1, 1]),
+            execute(""),
+            sync(),
+        ]
+    };
+    assert_eq!(talk.client(&set("\0", Some(FIRST))).len(), 4);
+    assert_eq!(talk.trace_id(), "1".repeat(32));
+    let get = [Some("\u{1}"), Some("pgspan.traceparent")];
+    let said = talk.client(&[bind_formats("", "get", &get, &[1, 0]), execute(""), sync()]);
+    assert_eq!(said, ["2", &format!("D {FIRST}"), "C SELECT 1", "Z I"]);
+    talk.client(&set("\0", None));
+    assert_eq!(talk.trace_id(), "", "NULL is DEFAULT");
+    talk.client(&[
+        bind_values("", "name", &[Some(FIRST)], &[]),
+        execute(""),
+        sync(),
+    ]);
+    assert_eq!(talk.trace_id(), "1".repeat(32));
+    assert_eq!(talk.take_sent(), [""; 0], "no server was asked");
+    // Too few values, and another name.
+    for values in [
+        &[Some("x"); 2][..],
+        &[Some("x"), Some("t"), Some("work_mem")],
+    ] {
+        talk.client(&[bind_values("", "set", values, &[]), sync()]);
+        assert_eq!(talk.take_sent().len(), 2);
+    }
+}
+
+#[test]
+fn a_bound_name_in_a_form_that_is_not_understood_is_the_servers_and_stays_with_nobody() {
+    let mut talk = Talk::new(PoolMode::Transaction);
+    let set = "SELECT set_config($1, $2, false) FROM generate_series(1, 2)";
+    let values = [Some("pgspan.route"), Some("/a")];
+    talk.client(&[parse("", set), bind_values("", "", &values, &[]), sync()]);
+    assert_eq!(talk.take_sent().len(), 3);
+    assert!(talk.server.as_ref().unwrap().needs_reset());
+    assert_eq!(talk.bench.tally.unrecognised, 1);
+}
+
+#[test]
 fn an_application_name_that_is_a_traceparent_is_taken_and_another_is_the_servers() {
     let mut talk = Talk::new(PoolMode::Transaction);
     let name = format!("SET application_name = '{FIRST}'");
