@@ -339,7 +339,8 @@ impl LocalStatement {
             }
         }
         told.extend_from_slice(text.get(from..)?);
-        if most != values.len() || !(told.is_ascii() || !around.encoding.is_client_only()) {
+        let is_unsure = !told.is_ascii() && around.encoding.is_client_only();
+        if most != values.len() || is_unsure {
             return None;
         }
         let command = TraceCommand::recognise(&told, strings, around.encoding)?.into_owned();
