@@ -41,7 +41,8 @@ test: deps check drivers
 	@echo; echo "All of it passed:"; grep -E '^ +(Running|Doc-tests)|^test result:' target/test.log
 
 # Installs the drivers that the tests use, by name and version, below target/.
-drivers: $(DRIVERS)/venv/done $(DRIVERS)/node/done $(DRIVERS)/jdbc/done $(DRIVERS)/postgresql18/done
+drivers: $(DRIVERS)/venv/done $(DRIVERS)/node/done $(DRIVERS)/jdbc/done $(DRIVERS)/postgresql18/done $(DRIVERS)/check_pgx \
+	$(DRIVERS)/sqlx/debug/check-sqlx
 
 $(DRIVERS)/venv/done: tests/drivers/requirements.txt
 	python3 -m venv $(DRIVERS)/venv
@@ -61,10 +62,21 @@ $(DRIVERS)/jdbc/done:
 	cd $(DRIVERS)/jdbc && apt-get download -q libpostgresql-jdbc-java && dpkg-deb --extract libpostgresql-jdbc-java_*.deb .
 	touch $@
 
-$(DRIVERS)/node/done: tests/drivers/package.json
+# Prisma's engines are left out: its client with a driver adapter needs none, and `generate` only wants to know where they are.
+$(DRIVERS)/node/done: tests/drivers/package.json tests/drivers/schema.prisma
 	mkdir -p $(DRIVERS)/node
-	cp $< $(DRIVERS)/node/package.json
-	npm install --prefix $(DRIVERS)/node --no-audit --no-fund --loglevel=error
+	cp $^ $(DRIVERS)/node/
+	npm install --prefix $(DRIVERS)/node --no-audit --no-fund --loglevel=error --ignore-scripts
+	cd $(DRIVERS)/node && CHECKPOINT_DISABLE=1 PRISMA_SCHEMA_ENGINE_BINARY=/bin/true node_modules/.bin/prisma generate --schema schema.prisma
+	touch $@
+
+# Debian's pgx, as Debian's other packages of Go find it.
+$(DRIVERS)/check_pgx: tests/drivers/pgx/check.go
+	GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$(CURDIR)/$(DRIVERS)/go-cache go build -o $@ $<
+
+# A crate of its own, built without the flags for fuzzing and the like.
+$(DRIVERS)/sqlx/debug/check-sqlx: tests/drivers/sqlx/src/main.rs tests/drivers/sqlx/Cargo.toml tests/drivers/sqlx/Cargo.lock
+	cargo build --locked --manifest-path tests/drivers/sqlx/Cargo.toml --target-dir $(DRIVERS)/sqlx
 	touch $@
 
 # Compares all of PostgreSQL's regression SQL directly and through pgspan; takes a quarter of an hour.

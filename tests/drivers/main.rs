@@ -105,6 +105,30 @@ fn postgres_js() {
     succeeds(Path::new("node"), "check_postgres.js");
 }
 
+#[test]
+#[ignore = "needs the drivers: make drivers"]
+fn prisma() {
+    succeeds(Path::new("node"), "check_prisma.js");
+}
+
+#[test]
+#[ignore = "needs the drivers: make drivers"]
+fn pgx() {
+    succeeds(&installed().join("check_pgx"), "");
+}
+
+#[test]
+#[ignore = "needs the drivers: make drivers"]
+fn sqlx() {
+    succeeds(&installed().join("sqlx/debug/check-sqlx"), "");
+}
+
+#[test]
+#[ignore = "needs the drivers: make drivers"]
+fn active_record() {
+    succeeds(Path::new("ruby"), "check_active_record.rb");
+}
+
 const POOL: &str = "[pool]\nmode = \"transaction\"\nsize = 2\n";
 
 fn python() -> PathBuf {
@@ -116,6 +140,7 @@ fn installed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/drivers")
 }
 
+/// Runs a script, or with an empty name a program, which ends with 0 if everything was as it should be.
 fn succeeds(interpreter: &Path, script: &str) {
     /// One of the tests, which run at the same time, makes the schema for all.
     static SCHEMA: Once = Once::new();
@@ -126,12 +151,10 @@ fn succeeds(interpreter: &Path, script: &str) {
     });
     let proxy = Proxy::in_front_of(server, POOL);
     let address = proxy.address();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/drivers")
-        .join(script);
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drivers");
     let mut command = Command::new(interpreter);
     command
-        .arg(script)
+        .args((!script.is_empty()).then(|| scripts.join(script)))
         .env("PROXY_HOST", address.ip().to_string())
         .env("PROXY_PORT", address.port().to_string())
         .env("TRACEPARENT", TRACEPARENT)
