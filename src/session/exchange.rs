@@ -536,8 +536,8 @@ impl Exchange {
         self.unsettled -= usize::from(request.effect != Effect::None);
         if let Some(query) = request.query.take() {
             match (query.failed, request.kind) {
-                // Only a Parse that fails is a query that somebody wants to know of.
-                (_, RequestKind::Parse) => {}
+                // Only a Parse or a Bind that fails is a query that somebody wants to know of.
+                (_, RequestKind::Parse | RequestKind::Bind) => {}
                 (Some(state), _) => self.finish(query, Outcome::Failed(state), now),
                 (None, _) => self.finish(query, Outcome::Completed, now),
             }
@@ -590,9 +590,10 @@ impl Exchange {
                     .drain(..sync.unwrap_or(self.outstanding.len()));
                 let mut skipped: Vec<OutstandingRequest> = skipped.collect();
                 // The first query from the failed message on is the one that failed; those behind it never ran, and a Parse
-                // behind it is another's.
+                // or a Bind behind it is another's.
                 let failed = skipped.iter_mut().enumerate().find_map(|(at, request)| {
-                    let is_blamed = at == 0 || request.kind != RequestKind::Parse;
+                    let is_blamed =
+                        at == 0 || !matches!(request.kind, RequestKind::Parse | RequestKind::Bind);
                     request.query.take_if(|_| is_blamed)
                 });
                 if let Some(query) = failed {

@@ -1,3 +1,6 @@
+use tokio_postgres::error::ErrorPosition;
+use tokio_postgres::types::Type;
+
 use crate::support::postgres::{psql, shared, statements_with};
 use crate::support::proxy::Proxy;
 use crate::support::{TRACE_ID, TRACEPARENT};
@@ -37,6 +40,21 @@ async fn prepared_statements_stay_as_they_are() {
         .await
         .unwrap();
     assert_eq!(row.get::<_, &str>(0), "SELECT current_query() || $1::text");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unnamed_statement_is_annotated_where_that_is_wished_for() {
+    let config = "[annotation]\nunnamed_parse = true\nplacement = \"prefix\"\n";
+    let proxy = Proxy::in_front_of(shared(), config);
+    let options = format!("options='-c pgspan.traceparent={TRACEPARENT}'");
+    let client = connect_with(&proxy, &options).await.unwrap();
+    let text = "SELECT current_query() || $1::text";
+    let row = client.query_typed(text, &[(&"", Type::TEXT)]).await;
+    let told = row.unwrap()[0].get::<_, String>(0);
+    assert!(told.contains(TRACEPARENT) && told.ends_with(text), "{told}");
+    let error = client.query_typed("SELECT nosuch", &[]).await.unwrap_err();
+    let position = error.as_db_error().unwrap().position();
+    assert_eq!(position, Some(&ErrorPosition::Original(8)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

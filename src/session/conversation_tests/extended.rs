@@ -237,3 +237,35 @@ fn an_unnamed_statement_that_is_not_bound_yet_keeps_its_server() {
     pair.server(&[&error("42601"), "Z:I"]);
     assert!(pair.is_releasable());
 }
+
+#[test]
+fn an_annotated_unnamed_statement_has_its_positions_mapped_back_wherever_it_fails() {
+    let at = |position: u32| format!("E:SERROR|VERROR|C42P01|Mno t|P{position}||");
+    let replies: [&[&str]; 3] = [&[], &["1:"], &["1:", "2:"]];
+    for before in replies {
+        let mut pair = Pair::new();
+        pair.policy.annotation.unnamed_parse = true;
+        pair.policy.annotation.placement = Placement::Prefix;
+        pair.client(&["Q:SET pgspan.correlation_id = 'a'|"]);
+        pair.received();
+        assert_eq!(
+            pair.client(&["P:|SELECT a FROM t|||", "B:|||||||", "E:|||||", "S:"]),
+            [
+                "P:|/*correlation_id='a'*/ SELECT a FROM t|||",
+                "B:|||||||",
+                "E:|||||",
+                "S:"
+            ]
+        );
+        let error = at(38);
+        let said: Vec<&str> = before.iter().copied().chain([&*error, "Z:I"]).collect();
+        let expected: Vec<String> = (before.iter().map(|said| (*said).to_owned()))
+            .chain([at(15), "Z:I".into()])
+            .collect();
+        assert_eq!(pair.server(&said), expected);
+        // It is one failed query, whatever failed of it.
+        let records = pair.records();
+        assert_eq!(records.len(), 1, "{before:?}");
+        assert_eq!(records[0].sql, "SELECT a FROM t");
+    }
+}

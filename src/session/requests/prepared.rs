@@ -360,6 +360,7 @@ impl Requests<'_> {
         };
         let mut disposition = Disposition::Forward;
         let mut bound = None;
+        let mut query = None;
         match self.client.statement(bind.statement) {
             Some(statement) => {
                 let statement = Rc::clone(statement);
@@ -386,6 +387,16 @@ impl Requests<'_> {
                 }
                 server.bind(bind.portal, PortalSource::Unnamed);
                 server.on_unnamed_done();
+                // Its plan is made anew if need be, which may fail at a place in the text.
+                if !server.unnamed.positions.is_identity() {
+                    let (text, _) = server.keep_portal_text(bind.portal);
+                    let now = self.now;
+                    let mut bound =
+                        QueryInFlight::new(QueryKind::Execute, text, self.received, now);
+                    bound.set_context(self.client.trace.context());
+                    bound.positions = server.unnamed.positions.clone();
+                    query = Some(bound);
+                }
             }
             None if self.is_name_of_another(bind.statement) => {
                 write_renamed(&arrived, bind.names_len, out, |body| {
@@ -402,6 +413,7 @@ impl Requests<'_> {
         let server = self.server.as_deref_mut().expect("there was one above");
         server.exchange.on_request(OutstandingRequest {
             bound,
+            query,
             ..OutstandingRequest::forwarded(RequestKind::Bind)
         });
         Ok(disposition)
