@@ -519,6 +519,7 @@ fn otlp_settings(otlp: &Otlp) -> Option<OtlpSettings> {
     Some(OtlpSettings {
         gzip: otlp.compression == Compression::Gzip,
         headers: headers.collect(),
+        tls: otlp.tls.clone(),
         service_name: otlp.service_name.clone(),
         resource_attributes: otlp.resource_attributes.clone(),
         queue_size: otlp.queue_size.get(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pgspan::config::choices::{Compression, OnMissing, OtlpProtocol, PoolMode, WorkerCount};
 use pgspan::config::secret::Secret;
+use pgspan::config::tls::TextFile;
 use pgspan::config::{Config, ConfigErrors, ConsoleRole, Host, Otlp, PasswordFile};
 
 // What is written.
@@ -621,6 +622,44 @@ fn a_general_endpoint_is_a_base_and_that_of_traces_is_used_as_it_is() {
     assert_eq!(
         &*endpoint(&[http]),
         "http://file:4318/v1/traces".replace("4318", "4317")
+    );
+}
+
+#[test]
+fn the_files_for_tls_come_from_the_table_or_the_variables() {
+    let table = "[otlp]\nca = \"/ca\"\ncert = \"/cert\"\nkey = \"/key\"\n";
+    let files = [
+        ("/ca", "A"),
+        ("/cert", "B"),
+        ("/key", "C"),
+        ("/own", "D"),
+        ("/general", "E"),
+    ];
+    let load = |table: &str, variables: &[(&str, &str)]| load(table, variables, &files);
+    let texts = |variables: &[(&str, &str)]| {
+        let tls = load(table, variables).unwrap().0.otlp.tls;
+        let text = |file: Option<TextFile>| file.map(|file| file.text.expose().to_owned());
+        [text(tls.ca), text(tls.cert), text(tls.key)].map(Option::unwrap)
+    };
+    assert_eq!(texts(&[]), ["A", "B", "C"]);
+    let general = ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/general");
+    assert_eq!(texts(&[general]), ["E", "B", "C"]);
+    let own = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/own");
+    let cert = ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/own");
+    let key = ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/general");
+    assert_eq!(texts(&[general, own, cert, key]), ["D", "D", "E"]);
+
+    let lost = ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/lost");
+    assert!(
+        load(table, &[lost])
+            .unwrap_err()
+            .to_string()
+            .contains("/lost cannot be read")
+    );
+    let half = load("[otlp]\ncert = \"/cert\"\n", &[]).unwrap_err();
+    assert!(
+        half.to_string()
+            .contains("`cert` and `key` belong together")
     );
 }
 

@@ -28,6 +28,8 @@ use tonic::codegen::Service;
 use tonic::transport::server::TcpIncoming;
 
 use pgspan::config::choices::OtlpProtocol;
+use pgspan::config::secret::Secret;
+use pgspan::config::tls::TextFile;
 use pgspan::protocol::error_response::SqlState;
 use pgspan::session::query_record::{Outcome, Phases, QueryKind, QueryRecord, QueueCause};
 use pgspan::telemetry::exporter::{OtlpEndpoint, OtlpSettings};
@@ -284,9 +286,13 @@ async fn an_endpoint_or_header_that_can_not_work_is_refused_at_the_start() {
             .to_string()
     };
     let mut https = settings("https://collector.example", OtlpProtocol::HttpProtobuf);
+    https.tls.ca = Some(TextFile {
+        name: "ca.crt".into(),
+        text: Secret::new("rubbish"),
+    });
     assert_eq!(
         refusal(&https),
-        "otlp: the OTLP endpoint begins with https://, which is not supported: use a collector nearby"
+        "otlp: ca.crt: there is no certificate in it"
     );
     https.endpoint = OtlpEndpoint::Base("http://127.0.0.1:1".into());
     https.headers = vec![("no name".into(), "secret".into())];

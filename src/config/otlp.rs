@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::choices::{Compression, OtlpProtocol};
 use super::file::OtlpTable;
 use super::findings::Findings;
-use super::resolve::Surroundings;
+use super::resolve::{Surroundings, read_file};
 use super::secret::Secret;
+use super::tls::{Secrecy, Tls, TlsMode};
 
 /// Where spans go and how they wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct Otlp {
     pub compression: Compression,
     /// Sent with every batch: names in lower case, sorted, and values that may be keys to the collector.
     pub headers: Vec<(Box<str>, Secret)>,
+    /// How an `https://` endpoint is known, by name; without authorities of its own by the system's.
+    pub tls: Tls,
     /// The most spans that wait; further ones are dropped and counted.
     pub queue_size: NonZeroUsize,
     /// How long a batch waits to become full.
@@ -51,6 +55,7 @@ impl Default for Otlp {
             protocol: OtlpProtocol::Grpc,
             compression: Compression::None,
             headers: Vec::new(),
+            tls: Tls::of(TlsMode::VerifyFull),
             queue_size: const { NonZeroUsize::new(1000).expect("not zero") },
             schedule_delay: Duration::from_secs(5),
             export_timeout: Duration::from_secs(3),
@@ -71,12 +76,14 @@ impl Otlp {
         surroundings: &Surroundings<'_>,
         findings: &mut Findings,
     ) -> Self {
+        let written = [table.ca.clone(), table.cert.clone(), table.key.clone()];
         let mut otlp = Self::from_table(table, surroundings, findings);
         let mut variables = Variables {
             environment: surroundings.environment,
             findings,
         };
         otlp.override_by(&mut variables);
+        otlp.read_tls_files(written, surroundings, findings);
         otlp.max_export_batch_size = otlp.max_export_batch_size.min(otlp.queue_size);
         otlp
     }
@@ -121,6 +128,7 @@ impl Otlp {
             protocol: table.protocol.unwrap_or(default.protocol),
             compression: table.compression.unwrap_or(default.compression),
             headers: headers.into_iter().collect(),
+            tls: default.tls,
             queue_size,
             schedule_delay: table
                 .schedule_delay
@@ -198,6 +206,61 @@ impl Otlp {
             self.service_name = name;
         }
         self.override_endpoint(variables);
+    }
+
+    /// The files that the variables name, or else the table. One that is named and can't be read is an error: nobody is trusted
+    /// instead.
+    fn read_tls_files(
+        &mut self,
+        written: [Option<PathBuf>; 3],
+        surroundings: &Surroundings<'_>,
+        findings: &mut Findings,
+    ) {
+        const FILES: [(&str, [&str; 2], Secrecy); 3] = [
+            (
+                "ca",
+                [
+                    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+                    "OTEL_EXPORTER_OTLP_CERTIFICATE",
+                ],
+                Secrecy::Public,
+            ),
+            (
+                "cert",
+                [
+                    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
+                    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+                ],
+                Secrecy::Public,
+            ),
+            (
+                "key",
+                [
+                    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY",
+                    "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+                ],
+                Secrecy::Secret,
+            ),
+        ];
+        let Tls { ca, cert, key, .. } = &mut self.tls;
+        for ((file, written), (name, variables, secrecy)) in
+            [ca, cert, key].into_iter().zip(written).zip(FILES)
+        {
+            let mut variables = Variables {
+                environment: surroundings.environment,
+                findings,
+            }
+            .first(variables, |path| Ok(PathBuf::from(path)));
+            let named = variables.take().or(written);
+            *file = named
+                .filter(|path| !path.as_os_str().is_empty())
+                .and_then(|path| {
+                    read_file(&path, &["otlp", name], secrecy, surroundings, findings)
+                });
+        }
+        if self.tls.cert.is_some() != self.tls.key.is_some() {
+            findings.error(&["otlp", "cert"], "`cert` and `key` belong together");
+        }
     }
 
     /// The signal's own endpoint is used as it is, the general one is a base; the file's gets the standard path if it has none.

@@ -235,6 +235,36 @@ impl ServerTls {
     }
 }
 
+/// TLS with a web server, which is known by its name: by the authorities in `tls`, or without any by those that the system trusts.
+///
+/// # Errors
+/// If a file does not hold what it should, or the system trusts nobody.
+pub fn for_https(tls: &Tls) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(provider(tls)?);
+    let own = own_certificate(tls, &provider)?;
+    let roots = match &tls.ca {
+        Some(ca) => roots(ca)?.0,
+        None => {
+            let mut roots = RootCertStore::empty();
+            // Some that the system has may be too old to be read.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
+        }
+    };
+    if roots.is_empty() {
+        return Err(TlsError::Incomplete(
+            "the system has no authorities to trust, and none are named",
+        ));
+    }
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&versions(tls))?
+        .with_root_certificates(roots);
+    Ok(match own {
+        Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
+        None => builder.with_no_client_auth(),
+    })
+}
+
 /// Names in `ciphers` that are not known, which are left out.
 pub fn unknown_ciphers(tls: &Tls) -> Vec<&str> {
     let names = tls.ciphers.as_deref().unwrap_or_default().split(':');

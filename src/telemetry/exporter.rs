@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hyper_rustls::HttpsConnectorBuilder;
 use opentelemetry::KeyValue;
+use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_otlp::{
     Compression, ExporterBuildError, Protocol, WithExportConfig, WithHttpConfig, WithTonicConfig,
     tonic_types::metadata::MetadataMap,
@@ -21,8 +23,11 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter as Export};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
+use tonic::transport::Endpoint;
 
 use crate::config::choices::OtlpProtocol;
+use crate::config::tls::{Tls, TlsMode};
+use crate::net::tls::{self, TlsError};
 use crate::telemetry::labels::SpanDrop;
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::query_text::QueryText;
@@ -44,6 +49,8 @@ pub struct OtlpSettings {
     pub gzip: bool,
     /// Headers of every request; their values are secrets.
     pub headers: Vec<(Box<str>, Box<str>)>,
+    /// How a collector behind TLS is known, and we are.
+    pub tls: Tls,
     /// `service.name`.
     pub service_name: Box<str>,
     /// The resource's other attributes.
@@ -113,6 +120,7 @@ impl OtlpSettings {
             protocol,
             gzip: false,
             headers: Vec::new(),
+            tls: Tls::of(TlsMode::VerifyFull),
             service_name: "pgspan".into(),
             resource_attributes: Vec::new(),
             queue_size: 1_000,
@@ -146,12 +154,11 @@ impl OtlpSettings {
     /// An exporter with these settings. Connects when it is used first. Needs a tokio runtime around it.
     fn build(&self) -> Result<opentelemetry_otlp::SpanExporter, OtlpError> {
         let url = self.url();
-        if url
-            .get(..8)
-            .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
-        {
-            return Err(OtlpError::Https);
-        }
+        let scheme = url.get(..8).unwrap_or_default();
+        let tls = match scheme.eq_ignore_ascii_case("https://") {
+            true => Some(tls::for_https(&self.tls)?),
+            false => None,
+        };
         // The time limit is the exporter's own; the transport's must not be there first, or a timeout would look like a failure.
         let transport_timeout = self.export_timeout.saturating_mul(2);
         let builder = opentelemetry_otlp::SpanExporter::builder();
@@ -159,9 +166,21 @@ impl OtlpSettings {
             OtlpProtocol::Grpc => {
                 let mut builder = builder
                     .with_tonic()
-                    .with_endpoint(url)
+                    .with_endpoint(&url)
                     .with_timeout(transport_timeout)
                     .with_metadata(self.metadata()?);
+                if let Some(tls) = tls {
+                    let connector = HttpsConnectorBuilder::new()
+                        .with_tls_config(tls)
+                        .https_only()
+                        .enable_http2()
+                        .build();
+                    let endpoint = Endpoint::from_shared(url).map_err(|_| OtlpError::Address)?;
+                    let channel = endpoint
+                        .timeout(transport_timeout)
+                        .connect_with_connector_lazy(connector);
+                    builder = builder.with_channel(channel);
+                }
                 if self.gzip {
                     builder = builder.with_compression(Compression::Gzip);
                 }
@@ -178,6 +197,18 @@ impl OtlpSettings {
                     .with_endpoint(url)
                     .with_timeout(transport_timeout)
                     .with_headers(headers);
+                if let Some(tls) = tls {
+                    let connector = HttpsConnectorBuilder::new()
+                        .with_tls_config(tls)
+                        .https_only()
+                        .enable_http1()
+                        .build();
+                    builder = builder.with_http_client(HyperClient::new(
+                        connector,
+                        transport_timeout,
+                        None,
+                    ));
+                }
                 if self.gzip {
                     builder = builder.with_compression(Compression::Gzip);
                 }
@@ -211,6 +242,7 @@ impl fmt::Debug for OtlpSettings {
             .field("protocol", &self.protocol)
             .field("gzip", &self.gzip)
             .field("headers", &names)
+            .field("tls", &self.tls)
             .field("service_name", &self.service_name)
             .field("resource_attributes", &self.resource_attributes)
             .field("queue_size", &self.queue_size)
@@ -226,11 +258,12 @@ impl fmt::Debug for OtlpSettings {
 /// Why there is no exporter.
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpError {
-    /// A collector behind TLS.
-    #[error(
-        "the OTLP endpoint begins with https://, which is not supported: use a collector nearby"
-    )]
-    Https,
+    /// TLS with the collector can't be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// No address of a collector.
+    #[error("the OTLP endpoint is no URL")]
+    Address,
     /// A header that HTTP would not take.
     #[error("the OTLP header {name:?} has an invalid name or value")]
     Header {

@@ -146,12 +146,12 @@ impl<'a> Session<'a> {
                 b'G' => {
                     let data = script.copy_data();
                     if !data.is_empty() {
-                        wire.send(messages::copy_data(data));
+                        wire.send_if_open(messages::copy_data(data));
                     }
-                    wire.send(messages::copy_done());
+                    wire.send_if_open(messages::copy_done());
                     if route.protocol == Protocol::Extended {
                         // The one before was ignored.
-                        wire.send(messages::sync());
+                        wire.send_if_open(messages::sync());
                     }
                 }
                 b'Z' => return received,

@@ -1,4 +1,5 @@
 use crate::connect;
+use crate::support::authority::Authority;
 use crate::support::collector::Otlp;
 use crate::support::postgres::{psql, shared, statements_with};
 use crate::support::proxy::Proxy;
@@ -142,4 +143,57 @@ async fn what_only_the_server_understands_is_counted_and_stays_the_clients() {
         assert_eq!(bob.query(asked, &[]).await.unwrap().len(), 0, "{command}");
         ann.batch_execute("RESET ALL").await.unwrap();
     }
+}
+
+/// A collector that is reached over TLS: known by its certificate, and knowing pgspan by another, as files and variables say.
+#[test]
+fn spans_reach_a_collector_behind_tls() {
+    let authority = Authority::new();
+    authority.issue("pgspan", "pgspan", &["pgspan"]);
+    for (at, protocol) in ["grpc", "http/protobuf"].into_iter().enumerate() {
+        let collector = match protocol {
+            "grpc" => Otlp::grpc(),
+            _ => Otlp::http(),
+        };
+        let endpoint = collector.behind_tls(&authority, true);
+        let config = format!(
+            "[slow_query]\nthreshold = \"50ms\"\n[otlp]\nendpoint = \"{endpoint}\"\nprotocol = \"{protocol}\"\n\
+             schedule_delay = \"100ms\"\nca = {}\ncert = {}\nkey = {}\n",
+            authority.quoted("ca.crt"),
+            authority.quoted("pgspan.crt"),
+            authority.quoted("pgspan.key"),
+        );
+        let proxy = Proxy::in_front_of(shared(), &config);
+        let trace_id = format!("{:032x}", 0x71 + at);
+        let said = psql(&conninfo(&proxy, &trace_id), "SELECT pg_sleep(0.1)");
+        assert!(said.succeeded, "{said:?}");
+        collector.wait_for(|span| span.trace_id() == trace_id);
+    }
+}
+
+#[test]
+fn a_collector_whose_certificate_is_of_nobody_trusted_or_names_another_gets_no_spans() {
+    let authority = Authority::new();
+    let stranger = Authority::new();
+    let collector = Otlp::grpc();
+    let endpoint = collector.behind_tls(&authority, false);
+    let by_address = endpoint.replace("localhost", "127.0.0.1");
+    for (endpoint, ca) in [
+        (&endpoint, stranger.quoted("ca.crt")),
+        (&by_address, authority.quoted("ca.crt")),
+        // The system's authorities.
+        (&endpoint, "\"\"".to_owned()),
+    ] {
+        for protocol in ["grpc", "http/protobuf"] {
+            let config = format!(
+                "[slow_query]\nthreshold = \"50ms\"\n[otlp]\nendpoint = \"{endpoint}\"\nprotocol = \"{protocol}\"\n\
+                 schedule_delay = \"100ms\"\nca = {ca}\n"
+            );
+            let proxy = Proxy::in_front_of(shared(), &config);
+            let said = psql(&conninfo(&proxy, &"7f".repeat(16)), "SELECT pg_sleep(0.1)");
+            assert!(said.succeeded, "{said:?}");
+            proxy.wait_for_log(&["spans do not reach the collector"]);
+        }
+    }
+    assert!(collector.spans().is_empty());
 }

@@ -30,6 +30,12 @@ impl Wire {
         Self(BufReader::new(self.stream().try_clone().unwrap()))
     }
 
+    /// Sends a message to a peer that may have closed the connection meanwhile: what it said last can be read all the same.
+    pub(crate) fn send_if_open(&mut self, message: Message) {
+        // Reading tells.
+        let _ = self.0.get_mut().write_all(&message.0);
+    }
+
     pub(crate) fn send(&mut self, message: Message) -> &mut Self {
         self.send_bytes(&message.0)
     }
