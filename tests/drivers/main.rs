@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::Once;
 
 use ::tokio_postgres::{NoTls, Row, SimpleQueryMessage};
+use support::authority::Authority;
 use support::postgres::{run, shared};
 use support::proxy::Proxy;
 use support::{TRACEPARENT, postgres};
@@ -129,6 +130,39 @@ fn active_record() {
     succeeds(Path::new("ruby"), "check_active_record.rb");
 }
 
+#[test]
+#[ignore = "needs the drivers: make drivers"]
+fn logins_over_tls() {
+    for method in ["trust", "password", "md5", "scram-sha-256"] {
+        let scripts: &[(PathBuf, &str)] = match method {
+            "scram-sha-256" => &[
+                (python(), "check_tls.py"),
+                ("node".into(), "check_tls.js"),
+                ("java".into(), "CheckTls.java"),
+            ],
+            _ => &[(python(), "check_tls.py")],
+        };
+        let authority = Authority::new();
+        authority.issue("pgspan", "pgspan", &["localhost"]);
+        let config = format!(
+            "{POOL}[listen.tls]\nmode = \"prefer\"\ncert = {}\nkey = {}\n\
+             [auth]\nmethod = \"{method}\"\n[databases.\"*\"]\nhost = \"127.0.0.1\"\nport = {}\n\
+             [users.scram_user]\npassword = \"sesame\"\n",
+            authority.quoted("pgspan.crt"),
+            authority.quoted("pgspan.key"),
+            shared().port(),
+        );
+        let proxy = Proxy::start(&config);
+        for (interpreter, script) in scripts {
+            let mut command = script_at(&proxy, interpreter, script);
+            command
+                .env("METHOD", method)
+                .env("CA_FILE", authority.path("ca.crt"));
+            assert_success(&mut command);
+        }
+    }
+}
+
 const POOL: &str = "[pool]\nmode = \"transaction\"\nsize = 2\n";
 
 fn python() -> PathBuf {
@@ -150,6 +184,10 @@ fn succeeds(interpreter: &Path, script: &str) {
         server.psql("app", sql).unwrap();
     });
     let proxy = Proxy::in_front_of(server, POOL);
+    assert_success(&mut script_at(&proxy, interpreter, script));
+}
+
+fn script_at(proxy: &Proxy, interpreter: &Path, script: &str) -> Command {
     let address = proxy.address();
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drivers");
     let mut command = Command::new(interpreter);
@@ -166,11 +204,15 @@ fn succeeds(interpreter: &Path, script: &str) {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         // What a connection asks of an unresponsive proxy ends, and with it the test.
         .env("PGCONNECT_TIMEOUT", "10");
+    command
+}
+
+fn assert_success(command: &mut Command) {
     let postgres::Said {
         succeeded,
         stdout,
         stderr,
-    } = run(&mut command);
+    } = run(command);
     assert!(succeeded, "{stdout}\n{stderr}");
     print!("{stdout}");
 }
