@@ -795,6 +795,32 @@ fn check_says_good_and_warns_of_a_password_file_that_everyone_reads() {
 }
 
 #[test]
+fn check_warns_of_a_secret_in_a_configuration_that_everyone_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("pgspan.toml");
+    let users = "[users.ann]\npassword = \"${HUSH}\"\n[users.bob]\npassword = \"hush\"\n";
+    fs::write(&config, format!("[databases.app]\n{users}")).unwrap();
+    let check = |mode| {
+        fs::set_permissions(&config, fs::Permissions::from_mode(mode)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgspan"));
+        let output = command
+            .arg("check")
+            .arg(&config)
+            .env("HUSH", "hush")
+            .output();
+        stderr(&output.unwrap()).to_owned()
+    };
+    assert_eq!(check(0o640), "");
+    let name = config.display();
+    assert_eq!(
+        check(0o644),
+        format!(
+            "{name}:5:12: `password` in [users.bob]: a secret stands in {name}, which everyone can read: chmod 600 (warning)\n"
+        )
+    );
+}
+
+#[test]
 fn a_wrong_configuration_ends_every_command_with_2_and_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("pgspan.toml");

@@ -23,6 +23,7 @@ pub mod userlist;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -623,10 +624,16 @@ impl Config {
         }
         let (file, _) = reader::read::<ConfigFile>(&merged);
 
+        let is_exposed = |layer: &&Layer<'_>| {
+            let content = read(Path::new(layer.name));
+            content.is_ok_and(|content| content.is_readable_by_everyone)
+        };
+        let exposed = layers.iter().find(is_exposed).map(|layer| layer.name);
         let surroundings = Surroundings {
             environment,
             read,
             folder,
+            exposed: Cell::new(exposed),
         };
         let mut findings = Findings::default();
         let config = Self::resolve(file, &surroundings, &mut findings);

@@ -1,5 +1,6 @@
 //! From what is written to what holds: defaults, inheritance, secrets from variables and files.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -31,6 +32,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) read: &'a dyn Fn(&Path) -> io::Result<PasswordFile>,
     /// The folder that relative names of files start from: the one of the configuration.
     pub(super) folder: &'a Path,
+    /// The name of a configuration that everyone can read, until somebody has been told.
+    pub(super) exposed: Cell<Option<&'a str>>,
 }
 
 impl Config {
@@ -496,6 +499,12 @@ fn written_secret(
     surroundings: &Surroundings<'_>,
     findings: &mut Findings,
 ) -> Option<Secret> {
+    if !text.0.expose().contains("${")
+        && let Some(name) = surroundings.exposed.take()
+    {
+        let message = format!("a secret stands in {name}, which everyone can read: chmod 600");
+        findings.warn(path, message);
+    }
     match surroundings.expand(&text.0) {
         Ok(secret) if secret.expose().is_empty() => findings.error(path, "it cannot be empty"),
         Ok(secret) => return Some(secret),
