@@ -134,7 +134,9 @@ fn section(heading: &str) -> String {
 }
 
 fn load(text: &str) -> Result<Checked, ConfigErrors> {
+    // Nothing is read but the file itself, to see who else may.
     Config::from_toml(text, "config.toml", &|_| None, &|path| {
-        panic!("{}", path.display())
+        assert_eq!(path, Path::new("config.toml"));
+        Err(std::io::ErrorKind::NotFound.into())
     })
 }
