@@ -137,6 +137,6 @@ fn load(text: &str) -> Result<Checked, ConfigErrors> {
     // Nothing is read but the file itself, to see who else may.
     Config::from_toml(text, "config.toml", &|_| None, &|path| {
         assert_eq!(path, Path::new("config.toml"));
-        Err(std::io::ErrorKind::NotFound.into())
+        Err(io::ErrorKind::NotFound.into())
     })
 }
