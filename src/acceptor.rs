@@ -16,6 +16,7 @@ use crate::config::choices::ErrorTexts;
 use crate::net::listener::Listener;
 use crate::net::socket::{Peer, Socket, Stream};
 use crate::net::timer;
+use crate::net::tls_session::TlsSession;
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::startup::StartupError;
 use crate::session::greeting::GreetingError;
@@ -137,12 +138,14 @@ impl Acceptor {
             }
             Ok(Ok(Arrival::Console(visitor))) => {
                 if config.log.connections {
+                    let encryption = visitor.socket.tls().and_then(TlsSession::description);
                     tracing::info!(
                         database = "pgbouncer",
                         user = &*visitor.user,
                         %peer,
-                        "login attempt: db=pgbouncer user={} tls=no",
-                        visitor.user
+                        "login attempt: db=pgbouncer user={} tls={}",
+                        visitor.user,
+                        encryption.as_deref().unwrap_or("no")
                     );
                 }
                 let elapsed = clock().saturating_duration_since(accepted_at);

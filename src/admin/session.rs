@@ -43,7 +43,7 @@ pub(super) async fn serve(console: &Console, visitor: Visitor) {
         serial,
         accepted_at,
     } = visitor;
-    let guest = Guest::new(serial, user, role, socket.stream(), accepted_at);
+    let guest = Guest::new(serial, user, role, &socket, accepted_at);
     let presence = console.visitors.welcome(guest);
     let guest = &*presence.guest;
     let mut input = BytesMut::from(&*ahead);

@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 use crate::admin::snapshot::{Connection, State};
 use crate::admin::statistics::ByDatabase;
 use crate::config::{CONSOLE_NAMES, ConsoleRole};
+use crate::net::socket::Socket;
+use crate::net::tls_session::TlsSession;
 use crate::protocol::startup::Replication;
 use crate::shard::clock;
 
@@ -31,6 +33,7 @@ pub(super) struct Guest {
     pub(super) peer: Option<SocketAddr>,
     pub(super) local: Option<SocketAddr>,
     pub(super) process: i32,
+    encryption: Option<Box<str>>,
     pub(super) accepted_at: Instant,
     request_at: Mutex<Instant>,
     /// Told when it is to leave.
@@ -48,9 +51,10 @@ impl Guest {
         serial: u64,
         user: Box<str>,
         role: ConsoleRole,
-        stream: &crate::net::socket::Stream,
+        socket: &Socket,
         accepted_at: Instant,
     ) -> Self {
+        let stream = socket.stream();
         let peer = stream.peer();
         Self {
             serial,
@@ -59,6 +63,7 @@ impl Guest {
             peer: peer.address(),
             local: stream.local_address(),
             process: peer.process().unwrap_or_default(),
+            encryption: socket.tls().and_then(TlsSession::description),
             accepted_at,
             request_at: Mutex::new(accepted_at),
             dismissed: Notify::new(),
@@ -91,7 +96,7 @@ impl Guest {
             query_since: None,
             close_needed: false,
             process: self.process,
-            encryption: Box::default(),
+            encryption: self.encryption.clone().unwrap_or_default(),
             application_name: String::new(),
             statements: 0,
         }

@@ -115,7 +115,9 @@ fn every_method_of_clients_goes_with_every_method_of_servers_encrypted_or_not() 
 
 #[test]
 fn libpq_binds_scram_to_the_connection_and_knows_the_proxys_certificate() {
-    let proxy = Proxy::with(&config("method = \"scram-sha-256\"", SESAME));
+    let console = "[console]\nadmin_users = [\"scram_user\"]\n";
+    let users = [SESAME, console].concat();
+    let proxy = Proxy::with(&config("method = \"scram-sha-256\"", &users));
     let login = format!(
         "user=scram_user dbname=tls password=sesame sslmode=verify-full sslrootcert={} channel_binding=require",
         server().authority.path("ca.crt").display()
@@ -123,6 +125,12 @@ fn libpq_binds_scram_to_the_connection_and_knows_the_proxys_certificate() {
     let said = psql(&proxy.conninfo(&login), WHO);
     assert_eq!(said.stdout, "scram_user|t\n", "{said:?}");
     proxy.wait_for_log(&["login attempt: db=tls user=scram_user tls=TLSv1.3/"]);
+    let console = proxy.conninfo(&login.replace("dbname=tls", "dbname=pgbouncer"));
+    let shown = psql(&console, "SHOW CLIENTS");
+    assert!(shown.stdout.contains("TLSv1.3/TLS_"), "{shown:?}");
+    proxy.wait_for_log(&["login attempt: db=pgbouncer user=scram_user tls=TLSv1.3/"]);
+    let shown = psql(&console, "SHOW SERVERS");
+    assert!(shown.stdout.contains("TLSv1.3/TLS_"), "{shown:?}");
     let old = format!("{login} ssl_max_protocol_version=TLSv1.2");
     assert_eq!(psql(&proxy.conninfo(&old), WHO).stdout, "scram_user|t\n");
 }
