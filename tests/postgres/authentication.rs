@@ -1,9 +1,14 @@
 //! Who proves what to whom, over what: clients to the proxy, and the proxy to a server with TLS.
 
 use std::fs;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use pgspan::dev::postgres::{Postgres, Settings};
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::support::authority::Authority;
 use crate::support::postgres::{psql, started};
@@ -409,17 +414,34 @@ fn nothing_secret_leaves_the_process() {
 
 #[tokio::test]
 async fn tokio_postgres_logs_in_by_any_method() {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(server().authority.path("ca.crt")).unwrap();
+    roots.add(ca).unwrap();
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tls = MakeRustlsConnect::new(tls);
     for method in ["trust", "password", "md5", "scram-sha-256"] {
         let proxy = Proxy::with(&config(&format!("method = \"{method}\""), SESAME));
-        for database in ["clear", "tls"] {
-            let login = format!("user=scram_user dbname={database} password=sesame");
-            let login = proxy.conninfo(&login);
-            let (client, connection) = tokio_postgres::connect(&login, tokio_postgres::NoTls)
-                .await
-                .unwrap();
-            tokio::spawn(connection);
-            let row = client.query_one("SELECT current_user::text", &[]).await;
-            assert_eq!(row.unwrap().get::<_, &str>(0), "scram_user", "{method}");
+        let bound = match method {
+            "scram-sha-256" => "sslmode=require channel_binding=require",
+            _ => "sslmode=require channel_binding=disable",
+        };
+        for user in ["password_user", "md5_user", "scram_user"] {
+            for database in ["clear", "tls"] {
+                for over in ["sslmode=disable", "sslmode=require", bound] {
+                    let login = format!("user={user} dbname={database} password=sesame {over}");
+                    let conninfo = proxy.conninfo(&login);
+                    let connected = tokio_postgres::connect(&conninfo, tls.clone()).await;
+                    let (client, connection) = connected.unwrap();
+                    tokio::spawn(connection);
+                    let row = client.query_one("SELECT current_user::text", &[]).await;
+                    let told = row.unwrap().get::<_, String>(0);
+                    assert_eq!(told, user, "{method}, {login}");
+                }
+            }
         }
     }
 }
