@@ -21,6 +21,7 @@ use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::startup::StartupError;
 use crate::session::greeting::GreetingError;
 use crate::shard::{GOODBYE_TIMEOUT, PoolKey, clock};
+use crate::spread::{Seat, Spreads};
 use crate::telemetry::labels::{CancelOutcome, Limit, LoginOutcome, Rejection};
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::worker::{Mail, Worker};
@@ -33,6 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Acceptor {
     gate: Arc<Gate>,
     workers: Arc<[Worker]>,
+    spreads: Arc<Spreads>,
     console: Arc<Console>,
     arriving: Arc<Arrivals>,
     process: Arc<ProcessMetrics>,
@@ -43,12 +45,14 @@ impl Acceptor {
     pub fn new(
         gate: Arc<Gate>,
         workers: Arc<[Worker]>,
+        spreads: Arc<Spreads>,
         console: Arc<Console>,
         process: Arc<ProcessMetrics>,
     ) -> Self {
         Self {
             gate,
             workers,
+            spreads,
             console,
             arriving: Arc::default(),
             process,
@@ -120,7 +124,7 @@ impl Acceptor {
         };
         drop(logging_in);
         match arrival {
-            Ok(Ok(Arrival::Client(admitted))) => {
+            Ok(Ok(Arrival::Client(mut admitted))) => {
                 if config.log.connections {
                     tracing::info!(
                         database = &*admitted.database,
@@ -132,7 +136,7 @@ impl Acceptor {
                         admitted.encryption.as_deref().unwrap_or("no")
                     );
                 }
-                let worker = self.worker_for(&admitted);
+                let worker = self.worker_for(&mut admitted);
                 // A worker that is gone has let go of the client: its connection is closed.
                 worker.send(Mail::Client(admitted)).await;
             }
@@ -176,11 +180,17 @@ impl Acceptor {
         }
     }
 
-    /// The one that the client's pool lives on.
-    fn worker_for(&self, admitted: &Admitted) -> &Worker {
-        let key = PoolKey::new(&self.gate.config(), &admitted.database, &admitted.user);
-        let number = key.worker(self.workers.len());
-        self.workers.get(number).expect("a remainder of the length")
+    /// Of those that the client's pool lives on the one with the fewest of its clients.
+    fn worker_for(&self, admitted: &mut Admitted) -> &Worker {
+        let config = self.gate.config();
+        let key = PoolKey::new(&config, &admitted.database, &admitted.user);
+        let living = key.workers(&config, self.workers.len());
+        let seat = self.spreads.seat(&key.account(), living);
+        let number = seat.as_ref().map_or(0, Seat::worker);
+        if let Some(seat) = seat {
+            admitted.place.sit(seat);
+        }
+        self.workers.get(number).expect("a worker's number")
     }
 
     async fn cancel(&self, key: CancelKey, socket: Socket) {

@@ -30,6 +30,7 @@ use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::startup::{Parameter, ProtocolVersion, Replication, StartupMessage};
 use crate::session::client_login::{Challenge, ClientLoginRequest, LoggedIn, LoginError};
 use crate::session::greeting::{Greeted, GreetingError, Negotiated};
+use crate::spread::Seat;
 use crate::telemetry::login_clock::{LoginClock, LoginPhase};
 use crate::telemetry::metrics::ProcessMetrics;
 
@@ -98,9 +99,16 @@ pub struct Place {
     taken: Arc<AtomicUsize>,
     /// Its place among those of its database and its user, once these are known.
     allowance: Option<Allowance>,
+    /// Its place at a worker, where there is more than one.
+    seat: Option<Seat>,
 }
 
 impl Place {
+    /// It is at this worker.
+    pub fn sit(&mut self, seat: Seat) {
+        self.seat = Some(seat);
+    }
+
     /// One more of at most `limit`, of which `taken` counts those that are taken.
     fn take(taken: &Arc<AtomicUsize>, limit: usize, process: &Arc<ProcessMetrics>) -> Option<Self> {
         let one_more = |count: usize| (count < limit).then_some(count + 1);
@@ -110,6 +118,7 @@ impl Place {
             process: Arc::clone(process),
             taken: Arc::clone(taken),
             allowance: None,
+            seat: None,
         })
     }
 }
@@ -422,12 +431,13 @@ impl Gate {
         };
         let settings = rules.config.pool_settings(&account.database, &account.user);
         let ceilings = Ceilings {
+            pool: None,
             database: settings.max_database_client_connections,
             user: settings.max_user_client_connections,
         };
         let allowance = self.clients.take(&Arc::new(account), ceilings);
         place.allowance = Some(allowance.map_err(|full| match full {
-            Full::Database => AdmissionError::DatabaseFull,
+            Full::Database | Full::Pool => AdmissionError::DatabaseFull,
             Full::User => AdmissionError::UserFull,
         })?);
         entrance.flush().await?;

@@ -66,27 +66,32 @@ impl Allowances {
     }
 
     /// There was no room for `account`: whoever can is to make some, and `bell` is rung when there is.
+    ///
+    /// Between finding none and saying so, some may have been made: ask once more afterwards.
     pub fn want(&self, account: &Arc<Account>, full: Full, bell: &Arc<Notify>) {
         let mut state = self.lock();
-        state.wants.retain(|want| want.account != *account);
+        state.wants.retain(|want| !want.is_of(account, bell));
         state.wants.push(Want {
             account: Arc::clone(account),
             full,
             bell: Arc::clone(bell),
             is_promised: false,
         });
-        for other in &state.bells {
-            if !Arc::ptr_eq(other, bell) {
-                other.notify_one();
+        // Parts of one pool know of each other what they want: see [`crate::spread`].
+        if full != Full::Pool {
+            for other in &state.bells {
+                if !Arc::ptr_eq(other, bell) {
+                    other.notify_one();
+                }
             }
         }
         self.is_wanted.store(true, Ordering::Relaxed);
     }
 
     /// It is not wanted any more.
-    pub fn unwant(&self, account: &Account) {
+    pub fn unwant(&self, account: &Account, bell: &Arc<Notify>) {
         let mut state = self.lock();
-        state.wants.retain(|want| *want.account != *account);
+        state.wants.retain(|want| !want.is_of(account, bell));
         self.is_wanted
             .store(!state.wants.is_empty(), Ordering::Relaxed);
     }
@@ -116,6 +121,11 @@ impl Allowances {
         want.is_some_and(|want| !std::mem::replace(&mut want.is_promised, true))
     }
 
+    /// The connections of a pool.
+    pub fn of_pool(&self, account: &Account) -> usize {
+        self.lock().budget.of_pool(account)
+    }
+
     /// The connections of a database.
     pub fn of_database(&self, name: &str) -> usize {
         self.lock().budget.of_database(name)
@@ -138,6 +148,13 @@ impl Allowances {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Want {
+    /// Whether the worker with this bell wants it.
+    fn is_of(&self, account: &Account, bell: &Arc<Notify>) -> bool {
+        Arc::ptr_eq(&self.bell, bell) && *self.account == *account
     }
 }
 
@@ -167,6 +184,7 @@ mod tests {
     }
 
     const ONE: Ceilings = Ceilings {
+        pool: None,
         database: NonZeroUsize::new(1),
         user: None,
     };
@@ -198,7 +216,7 @@ mod tests {
             allowances.promise(&account("cyd")),
             "somebody else was faster"
         );
-        allowances.unwant(&account("bob"));
+        allowances.unwant(&account("bob"), &bell);
         assert!(!allowances.promise(&account("ann")));
     }
 }

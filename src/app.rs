@@ -29,6 +29,7 @@ use crate::reload::{self, Reloader, Source};
 use crate::session::tally::ANNOTATION_OUTCOMES;
 use crate::shard::clock;
 use crate::shutdown::{Asked, Ending, Signals};
+use crate::spread::Spreads;
 use crate::systemd;
 use crate::telemetry::exporter::{AttributeRules, OtlpEndpoint, OtlpSettings};
 use crate::telemetry::log::{self, LINE_QUEUE, Lines};
@@ -133,6 +134,7 @@ impl App {
         reload::show(&config, &process);
 
         let allowances = Arc::new(Allowances::default());
+        let spreads = Arc::new(Spreads::new(worker_count.into(), clock()));
         let logins_are_short = config.listen.tls.mode == TlsMode::Disable;
         let workers = (0..worker_count)
             .map(|number| {
@@ -143,6 +145,7 @@ impl App {
                     Arc::clone(&config),
                     Arc::clone(&registry),
                     Arc::clone(&allowances),
+                    Arc::clone(&spreads),
                     telemetry,
                 )
             })
@@ -165,6 +168,7 @@ impl App {
         let acceptor = Arc::new(Acceptor::new(
             gate,
             workers,
+            spreads,
             Arc::clone(&console),
             Arc::clone(&process),
         ));

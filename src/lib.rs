@@ -46,6 +46,7 @@ pub mod scratch;
 pub mod server;
 pub mod server_pool;
 pub mod shard;
+pub mod spread;
 pub mod worker;
 
 // Floor 4: the whole.

@@ -2,6 +2,7 @@
 
 pub mod dial;
 pub mod encryption;
+pub mod moving;
 pub mod own_query;
 
 use std::borrow::Cow;

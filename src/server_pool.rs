@@ -7,6 +7,7 @@ mod control;
 mod dedicated;
 pub mod neighbours;
 mod pin;
+mod sharing;
 mod terms;
 mod ticket;
 mod welcome;
@@ -32,11 +33,12 @@ use crate::server::{PasswordOf, ServerCard, ServerConnection};
 use crate::session::parameters::ParameterSet;
 use crate::session::query_record::QueueCause;
 use crate::session::statements::Definitions;
+use crate::spread::Share;
 use crate::telemetry::labels::{Limit, ServerClose, ServerState};
 use crate::telemetry::metrics::PoolMetrics;
 
 pub use self::pin::Pin;
-pub use self::terms::Terms;
+pub use self::terms::{Fraction, Terms};
 pub use self::ticket::{Refusal, Ticket};
 pub use self::welcome::Welcome;
 
@@ -52,6 +54,8 @@ pub struct ServerPool {
     /// The prepared statements of its clients.
     pub definitions: RefCell<Definitions>,
     neighbours: Rc<Neighbours>,
+    /// Its other parts, on other workers.
+    share: Option<Share>,
     /// Its servers, wherever they are.
     servers: RefCell<Vec<Weak<ServerCard>>>,
     pool: RefCell<Pool<Box<ServerConnection>, Rc<Ticket>>>,
@@ -63,6 +67,8 @@ pub struct ServerPool {
     is_closing: Cell<bool>,
     /// Rises when servers that are connected already are of no use any more.
     generation: Cell<u64>,
+    /// When it last did.
+    renewed_at: Cell<Option<Instant>>,
     /// Servers of this generation that are connected.
     current: Cell<usize>,
     /// Told when a server was closed, or has come back.
@@ -96,6 +102,8 @@ impl ServerPool {
         account: Account,
         terms: Terms,
         metrics: Arc<PoolMetrics>,
+        definitions: Definitions,
+        share: Option<Share>,
         neighbours: Rc<Neighbours>,
     ) -> Rc<Self> {
         let mut servers = Pool::new(terms.limits());
@@ -106,14 +114,16 @@ impl ServerPool {
             account: Arc::new(account),
             terms: RefCell::new(Rc::new(terms)),
             metrics,
-            definitions: RefCell::new(Definitions::new()),
+            definitions: RefCell::new(definitions),
             neighbours,
+            share,
             servers: RefCell::default(),
             pool: RefCell::new(servers),
             clients: Cell::new(0),
             is_removed: Cell::new(false),
             is_closing: Cell::new(false),
             generation: Cell::new(0),
+            renewed_at: Cell::new(None),
             current: Cell::new(0),
             on_closed: Notify::new(),
             next_host: Cell::new(0),
@@ -193,6 +203,9 @@ impl ServerPool {
         if self.is_closing.get() {
             return Asked::Refused(Refusal::ShuttingDown);
         }
+        if self.pool.borrow().is_failing() {
+            self.count_elsewhere();
+        }
         let ticket = || Rc::new(Ticket::default());
         let mut place = None;
         let outcome = self
@@ -208,6 +221,7 @@ impl ServerPool {
                     return self.checkout(now);
                 }
                 self.metrics.checkouts.increase();
+                self.tell_others();
                 Asked::Server(server)
             }
             (Checkout::LoginFailing, _) => {
@@ -217,6 +231,7 @@ impl ServerPool {
             }
             (Checkout::Wait, Some(place)) => {
                 self.advance(now);
+                self.ask_others();
                 let cause = self.queue_cause(now);
                 self.metrics.waits.of(cause).increase();
                 // Only whose wait may end before the next round has to be told of.
@@ -282,10 +297,15 @@ impl ServerPool {
             self.discard(server, why);
         } else if !self.is_to_rest(&mut server) {
             self.discard(server, ServerClose::Lost);
+        } else if let Some(worker) = self.is_wanted_elsewhere(&server, now) {
+            self.pool.borrow_mut().on_lost();
+            self.move_to(worker, server, now);
+            self.advance(now);
         } else {
             let given = self.pool.borrow_mut().checkin(server, now);
             let rests = given.is_none();
             self.give(given);
+            self.tell_others();
             if rests {
                 self.on_rest(now);
             }
@@ -342,9 +362,18 @@ impl ServerPool {
                     self.pool.borrow_mut().on_connecting();
                     self.connect(allowance);
                 }
-                None => return self.unwant_room(),
+                None => return self.settle(),
             }
         }
+    }
+
+    /// There is nothing more to be done for those who wait.
+    fn settle(&self) {
+        if !self.pool.borrow().lacks_room() {
+            self.pool.borrow_mut().on_room();
+            self.unwant_room();
+        }
+        self.tell_others();
     }
 
     fn say_reserve_is_used(&self) {
@@ -379,11 +408,13 @@ impl ServerPool {
             };
             self.close(server, why);
         }
+        self.count_elsewhere();
         let excess = self.pool.borrow_mut().remove_excess();
         for server in excess {
             self.close(server, ServerClose::Excess);
         }
         self.advance(now);
+        self.give_to_others(now);
         self.show(now);
     }
 
@@ -412,7 +443,8 @@ impl ServerPool {
 
     /// How long until something changes for those who wait.
     pub fn next_deadline(&self, now: Instant) -> Option<Duration> {
-        let deadline = self.pool.borrow().next_deadline()?;
+        let deadline = self.pool.borrow().next_deadline();
+        let deadline = deadline.into_iter().chain(self.gives_at()).min()?;
         Some(deadline.saturating_duration_since(now))
     }
 
@@ -448,6 +480,7 @@ impl ServerPool {
         if self.pool.borrow().oldest_wait().is_some() {
             self.advance(now);
         }
+        self.give_to_others(now);
     }
 
     fn give(&self, given: Option<(Rc<Ticket>, Box<ServerConnection>)>) {

@@ -4,6 +4,7 @@ use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -22,11 +23,13 @@ use crate::protocol::startup::Replication;
 use crate::scratch::Scratch;
 use crate::server::{ServerCard, ServerTarget};
 use crate::server_pool::neighbours::Neighbours;
-use crate::server_pool::{ServerPool, TIME_ROUND, Terms, Ticket};
+use crate::server_pool::{Fraction, ServerPool, TIME_ROUND, Terms, Ticket};
 use crate::session::annotator::AnnotationPolicy;
 use crate::session::parameters::ParameterSet;
 use crate::session::requests::RequestPolicy;
+use crate::session::statements::Definitions;
 use crate::session::trace::{TracePolicy, TraceRules};
+use crate::spread::Spreads;
 use crate::telemetry::WorkerTelemetry;
 use crate::telemetry::metrics::ProcessMetrics;
 use crate::telemetry::registry::Registry;
@@ -44,6 +47,8 @@ pub struct Shard {
     workers: usize,
     config: RefCell<Arc<Config>>,
     registry: Arc<Registry>,
+    /// What the parts of its pools on other workers know of each other.
+    spreads: Arc<Spreads>,
     telemetry: RefCell<WorkerTelemetry>,
     scratch: RefCell<Scratch>,
     pools: RefCell<HashMap<PoolKey, Rc<ServerPool>>>,
@@ -212,12 +217,33 @@ impl PoolKey {
         }
     }
 
-    /// The worker, of so many, that the pool lives on: only one, so that no server idles beside a client that waits.
-    pub fn worker(&self, workers: usize) -> usize {
+    /// Whose connections its servers are.
+    pub fn account(&self) -> Account {
+        Account {
+            database: self.database.clone(),
+            user: self.user.clone(),
+        }
+    }
+
+    /// The workers, of so many, that the pool lives on: as many as it has enough servers for.
+    pub fn workers(&self, config: &Config, workers: usize) -> impl Iterator<Item = usize> + use<> {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
-        let number = hasher.finish() % workers as u64;
-        usize::try_from(number).expect("smaller than a length")
+        let first = hasher.finish() % workers as u64;
+        let first = usize::try_from(first).expect("smaller than a length");
+        let size = config.pool_settings(&self.database, &self.user).size;
+        let each = config.workers.min_servers_each;
+        let parts = size.map_or(workers, |size| (size.get() / each).clamp(1, workers));
+        (0..parts).map(move |part| (first + part) % workers)
+    }
+
+    /// Which fraction of the pool lives on a worker.
+    fn fraction(&self, config: &Config, workers: usize, worker: usize) -> Fraction {
+        let living: Vec<_> = self.workers(config, workers).collect();
+        Fraction {
+            part: living.iter().position(|living| *living == worker),
+            of: NonZeroUsize::new(living.len()).unwrap_or(NonZeroUsize::MIN),
+        }
     }
 }
 
@@ -229,6 +255,7 @@ impl Shard {
         config: Arc<Config>,
         registry: Arc<Registry>,
         allowances: Arc<Allowances>,
+        spreads: Arc<Spreads>,
         telemetry: WorkerTelemetry,
     ) -> Self {
         Self {
@@ -239,7 +266,9 @@ impl Shard {
                 clock,
                 Arc::clone(&registry.process),
                 allowances,
+                spreads.bell(number.into()),
             )),
+            spreads,
             trace_policies: RefCell::default(),
             registry,
             telemetry: RefCell::new(telemetry),
@@ -417,10 +446,7 @@ impl Shard {
         let metrics = self
             .registry
             .register_pool(self.number.into(), &key.database, &key.user);
-        let account = Account {
-            database: key.database.clone(),
-            user: key.user.clone(),
-        };
+        let account = key.account();
         if !self.config().databases.contains_key(&*key.database) {
             tracing::info!(
                 database = &*key.database,
@@ -429,7 +455,10 @@ impl Shard {
                 key.database
             );
         }
-        let pool = ServerPool::start(account, terms, metrics, Rc::clone(&self.neighbours));
+        let spread = self.spreads.share(&account, self.number.into());
+        let definitions = Definitions::of_worker(self.number.into(), self.workers as u64);
+        let neighbours = Rc::clone(&self.neighbours);
+        let pool = ServerPool::start(account, terms, metrics, definitions, spread, neighbours);
         self.pools
             .borrow_mut()
             .insert(key.clone(), Rc::clone(&pool));
@@ -453,7 +482,8 @@ impl Shard {
                 user: user.clone(),
             };
             let is_kept = config.pool_settings(name, user).min_size > 0;
-            if is_kept && key.worker(self.workers) == usize::from(self.number) {
+            let mut living = key.workers(&config, self.workers);
+            if is_kept && living.any(|worker| worker == usize::from(self.number)) {
                 self.pool(&key);
             }
         }
@@ -522,6 +552,7 @@ impl Shard {
             has_own_user: database.user.is_some(),
             tcp: config.tcp,
             dns: config.dns,
+            fraction: key.fraction(config, self.workers, self.number.into()),
         })
     }
 

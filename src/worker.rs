@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::net::timer;
 use crate::protocol::cancel_key::CancelKey;
 use crate::shard::Shard;
+use crate::spread::Spreads;
 use crate::telemetry::WorkerTelemetry;
 use crate::telemetry::labels::CancelOutcome;
 use crate::telemetry::registry::Registry;
@@ -67,6 +68,7 @@ impl Worker {
         config: Arc<Config>,
         registry: Arc<Registry>,
         allowances: Arc<Allowances>,
+        spreads: Arc<Spreads>,
         telemetry: WorkerTelemetry,
     ) -> io::Result<Self> {
         let (mail, mailbox) = mpsc::channel(MAILBOX);
@@ -84,7 +86,7 @@ impl Worker {
                     Err(error) => return tracing::error!(%error, "a worker has no runtime"),
                 };
                 let shard = Rc::new(Shard::new(
-                    number, workers, config, registry, allowances, telemetry,
+                    number, workers, config, registry, allowances, spreads, telemetry,
                 ));
                 runtime.block_on(run(shard, mailbox));
             })?;

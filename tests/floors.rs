@@ -18,6 +18,7 @@ const FLOORS: [&[&str]; 5] = [
         "allowance",
         "worker",
         "shard",
+        "spread",
         "client",
         "link",
         "scratch",

@@ -95,6 +95,17 @@ impl State {
     }
 }
 
+impl PoolView {
+    /// Counts a part of the pool that another worker has.
+    fn add(&mut self, part: Self) {
+        self.occupancy.add(part.occupancy);
+        self.clients += part.clients;
+        self.cancels += part.cancels;
+        self.being_canceled += part.being_canceled;
+        self.longest_wait = self.longest_wait.max(part.longest_wait);
+    }
+}
+
 impl Snapshot {
     /// Asks all workers.
     pub(super) async fn take(workers: &[Worker]) -> Self {
@@ -110,7 +121,12 @@ impl Snapshot {
     }
 
     fn merge(&mut self, other: Self) {
-        self.pools.extend(other.pools);
+        for (name, part) in other.pools {
+            match self.pools.get_mut(&name) {
+                Some(pool) => pool.add(part),
+                None => drop(self.pools.insert(name, part)),
+            }
+        }
         self.clients.extend(other.clients);
         self.servers.extend(other.servers);
         self.allowances = other.allowances.or_else(|| self.allowances.take());

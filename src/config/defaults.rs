@@ -80,6 +80,7 @@ impl Default for Workers {
     fn default() -> Self {
         Self {
             count: WorkerCount::Fixed(NonZeroUsize::MIN),
+            min_servers_each: count(8),
         }
     }
 }

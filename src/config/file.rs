@@ -111,6 +111,7 @@ pub(super) struct ConsoleTable {
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub(super) struct WorkersTable {
     pub(super) count: Option<Workers>,
+    pub(super) min_servers_each: Option<Count>,
 }
 
 #[derive(Debug, Default, Deserialize)]

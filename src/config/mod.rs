@@ -228,6 +228,8 @@ pub const CONSOLE_NAMES: [&str; 2] = ["pgbouncer", "pgspan"];
 pub struct Workers {
     /// How many.
     pub count: WorkerCount,
+    /// A pool is spread over as many workers as it has so many servers for.
+    pub min_servers_each: NonZeroUsize,
 }
 
 /// `[databases.NAME]`: where a name leads, and what holds there.

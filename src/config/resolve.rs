@@ -88,6 +88,8 @@ impl Config {
             },
             workers: Workers {
                 count: file.workers.count.map_or(default.workers.count, |it| it.0),
+                min_servers_each: (file.workers.min_servers_each)
+                    .map_or(default.workers.min_servers_each, |it| it.0),
             },
             pool,
             server_tls,

@@ -71,6 +71,28 @@ pub struct Pool<S, W> {
     wants_probe: bool,
     /// When a server was last closed for its age.
     aged_at: Option<Instant>,
+    /// The pool's other parts have the servers that there may be.
+    has_no_room: bool,
+    /// Servers of the pool's other parts: they may come here.
+    elsewhere: usize,
+}
+
+/// How much longer than ours a client of another part may have waited before it is served by a server of ours: as much of the
+/// order between them is given up for servers that stay where they are.
+pub const OVERTAKING: Duration = Duration::from_millis(5);
+
+/// How long a client waits for a server of its own part before one that rests at another part comes.
+pub const PATIENCE: Duration = Duration::from_millis(1);
+
+/// That clients of a part wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// How many, for whom no server is being checked.
+    pub clients: usize,
+    /// Since when the first one does.
+    pub since: Instant,
+    /// No server is there that would come back to them.
+    pub is_urgent: bool,
 }
 
 #[derive(Debug)]
@@ -148,6 +170,18 @@ pub struct Occupancy {
     pub waiting: usize,
 }
 
+impl Occupancy {
+    /// Counts these too.
+    pub fn add(&mut self, other: Self) {
+        self.idle += other.idle;
+        self.unchecked += other.unchecked;
+        self.in_use += other.in_use;
+        self.checking += other.checking;
+        self.connecting += other.connecting;
+        self.waiting += other.waiting;
+    }
+}
+
 impl<S, W> Pool<S, W> {
     /// An empty pool.
     pub fn new(limits: Limits) -> Self {
@@ -162,6 +196,8 @@ impl<S, W> Pool<S, W> {
             failed_at: None,
             wants_probe: false,
             aged_at: None,
+            has_no_room: false,
+            elsewhere: 0,
         }
     }
 
@@ -193,6 +229,11 @@ impl<S, W> Pool<S, W> {
         self.idle
             .iter()
             .map(move |idle| (&idle.server, !self.limits.is_fresh(idle.since, now)))
+    }
+
+    /// How many servers rest.
+    pub fn resting_count(&self) -> usize {
+        self.idle.len()
     }
 
     /// Since when the client in front of the queue waits.
@@ -240,7 +281,7 @@ impl<S, W> Pool<S, W> {
             self.in_use += 1;
             return Checkout::Use(server);
         }
-        if self.is_failing() && !self.is_paused && self.connected() == 0 {
+        if self.is_failing() && !self.is_paused && self.connected() + self.elsewhere == 0 {
             self.wants_probe = true;
             return Checkout::LoginFailing;
         }
@@ -286,8 +327,9 @@ impl<S, W> Pool<S, W> {
         }
         let servers = self.servers();
         let size = self.limits.size.map_or(usize::MAX, NonZeroUsize::get);
+        let is_full = servers >= size || self.has_no_room;
         let is_wanted = coming < self.waiting.len() || self.wants_probe && coming == 0;
-        if is_wanted && servers < size {
+        if is_wanted && !is_full {
             return Some(Wanted::ByClients);
         }
         let has_waited_long = |waiting: &Waiting<W>| {
@@ -302,7 +344,7 @@ impl<S, W> Pool<S, W> {
             return Some(Wanted::FromReserve);
         }
         let is_below = servers < self.limits.min_size.min(size);
-        (has_clients && is_below).then_some(Wanted::ForMinimum)
+        (has_clients && is_below && !self.has_no_room).then_some(Wanted::ForMinimum)
     }
 
     /// A connection that [`Pool::next_step`] wanted is being made.
@@ -340,13 +382,67 @@ impl<S, W> Pool<S, W> {
         debug_assert!(self.connecting > 0, "failed without having been asked");
         self.connecting -= 1;
         self.failed_at = Some(now);
-        if outcome == ConnectOutcome::Unreachable || self.connected() > 0 {
+        if outcome == ConnectOutcome::Unreachable || self.connected() + self.elsewhere > 0 {
             return Vec::new();
         }
         self.waiting
             .drain(..)
             .map(|waiting| waiting.waiter)
             .collect()
+    }
+
+    /// The pool's other parts have the servers that there may be: until [`Pool::on_room`] none but those of the reserve are wanted.
+    pub fn on_no_room(&mut self) {
+        self.has_no_room = true;
+    }
+
+    /// There may be room for a server again.
+    pub fn on_room(&mut self) {
+        self.has_no_room = false;
+    }
+
+    /// All parts of the pool have so many servers together. Who waits here may be served by one of the others'.
+    pub fn set_all_servers(&mut self, servers: usize) {
+        self.elsewhere = servers.saturating_sub(self.servers());
+    }
+
+    /// Whether somebody waits for room that the pool's other parts have.
+    pub fn lacks_room(&self) -> bool {
+        self.has_no_room && !self.is_paused && !self.waiting.is_empty()
+    }
+
+    /// Who waits. `None` also while it is paused: nobody is to be served then.
+    pub fn need(&self) -> Option<Need> {
+        let clients = self.waiting.len().saturating_sub(self.checking);
+        let since = self.oldest_wait()?;
+        (clients > 0 && !self.is_paused).then_some(Need {
+            clients,
+            since,
+            is_urgent: self.in_use + self.checking + self.connecting == 0,
+        })
+    }
+
+    /// From when on a server of ours is to go to another part, where this is the need. `None`: not as things stand.
+    pub fn goes_elsewhere_at(&self, need: Need) -> Option<Instant> {
+        Some(match self.oldest_wait() {
+            Some(ours) if ours.saturating_duration_since(need.since) > OVERTAKING => need.since,
+            Some(_) => return None,
+            None if need.is_urgent => need.since,
+            None => need.since + PATIENCE,
+        })
+    }
+
+    /// A server of another part comes, which has rested since then: to the client that waited longest, who is returned with it,
+    /// or to rest.
+    #[must_use = "the waiter has to be given its server"]
+    pub fn on_moved_in(&mut self, server: S, since: Instant, now: Instant) -> Option<(W, S)> {
+        match self.limits.is_fresh(since, now) {
+            true => self.serve_first(server, now),
+            false => {
+                self.idle.push(Idle { server, since });
+                None
+            }
+        }
     }
 
     /// A connection that was being made is not needed any more: it is dropped.
@@ -404,13 +500,24 @@ impl<S, W> Pool<S, W> {
         (!self.idle.is_empty()).then(|| self.idle.remove(0).server)
     }
 
+    /// Takes out the server that would be used next, for a client of another part, and since when it has rested. None while
+    /// somebody waits here.
+    pub fn take_for_another(&mut self) -> Option<(S, Instant)> {
+        if self.is_paused || !self.waiting.is_empty() || self.idle.is_empty() {
+            return None;
+        }
+        let Idle { server, since } = self.idle.remove(self.next_idle());
+        Some((server, since))
+    }
+
     /// Takes out idle servers as far as there are more than there may be.
     pub fn remove_excess(&mut self) -> Vec<S> {
         let Some(size) = self.limits.size else {
             return Vec::new();
         };
         let most = size.get().saturating_add(self.limits.reserve_size);
-        let excess = self.servers().saturating_sub(most).min(self.idle.len());
+        let servers = self.servers() + self.elsewhere;
+        let excess = servers.saturating_sub(most).min(self.idle.len());
         self.idle.drain(..excess).map(|idle| idle.server).collect()
     }
 
@@ -580,11 +687,14 @@ impl<S, W> Pool<S, W> {
 
     /// The idle server whose turn it is; there must be one.
     fn take_next(&mut self) -> S {
-        let at = match self.limits.turn {
+        self.idle.remove(self.next_idle()).server
+    }
+
+    fn next_idle(&self) -> usize {
+        match self.limits.turn {
             Turn::LastUsed => self.idle.len() - 1,
             Turn::LongestIdle => 0,
-        };
-        self.idle.remove(at).server
+        }
     }
 
     fn connected(&self) -> usize {

@@ -421,3 +421,123 @@ fn a_place_for_a_server_of_ones_own_is_there_only_where_nobody_waits_and_none_is
     assert!(!pool.occupy());
     assert_eq!(connects(&mut pool, now), 1);
 }
+
+#[test]
+fn a_part_without_room_waits_until_there_is_some() {
+    let (mut pool, now) = (pool_of(3), epoch());
+    assert_eq!(pool.checkout(|| "ann", now), Checkout::Wait);
+    assert_eq!(
+        pool.next_step(true, now),
+        Some(Step::Connect(Wanted::ByClients))
+    );
+    pool.on_no_room();
+    assert!(pool.lacks_room());
+    assert_eq!(pool.next_step(true, now), None);
+    pool.on_room();
+    assert_eq!(
+        pool.next_step(true, now),
+        Some(Step::Connect(Wanted::ByClients))
+    );
+    pool.on_no_room();
+    pool.pause();
+    assert!(!pool.lacks_room(), "who is paused is not to be given any");
+}
+
+#[test]
+fn the_reserve_is_there_for_a_part_without_room() {
+    let now = epoch();
+    let mut pool = Pool::<u32, _>::new(Limits {
+        reserve_size: 1,
+        ..limits_of(3)
+    });
+    assert_eq!(pool.checkout(|| "ann", now), Checkout::Wait);
+    pool.on_no_room();
+    assert_eq!(pool.next_step(true, now + 4 * SECOND), None);
+    assert_eq!(
+        pool.next_step(true, now + 5 * SECOND),
+        Some(Step::Connect(Wanted::FromReserve))
+    );
+}
+
+#[test]
+fn a_need_is_urgent_where_no_server_would_come_back() {
+    let (mut pool, now) = (pool_of(1), epoch());
+    assert_eq!(pool.need(), None);
+    assert_eq!(pool.checkout(|| "ann", now), Checkout::Wait);
+    let need = Need {
+        clients: 1,
+        since: now,
+        is_urgent: true,
+    };
+    assert_eq!(pool.need(), Some(need));
+    assert_eq!(connects(&mut pool, now), 1);
+    let is_urgent = false;
+    assert_eq!(pool.need(), Some(Need { is_urgent, ..need }));
+    assert_eq!(pool.on_connected(7, now), Some(("ann", 7)));
+    assert_eq!(pool.need(), None);
+}
+
+#[test]
+fn a_server_goes_to_another_part_when_its_client_has_waited_longer() {
+    let (mut pool, now) = (pool_of(1), epoch());
+    let need = |since| Need {
+        clients: 1,
+        since,
+        is_urgent: false,
+    };
+    assert_eq!(pool.goes_elsewhere_at(need(now)), Some(now + PATIENCE));
+    let urgent = Need {
+        is_urgent: true,
+        ..need(now)
+    };
+    assert_eq!(pool.goes_elsewhere_at(urgent), Some(now));
+    let later = now + OVERTAKING;
+    assert_eq!(waits(&mut pool, "ann", later), 1);
+    assert_eq!(pool.goes_elsewhere_at(urgent), None, "not long enough");
+    let mut pool = pool_of(1);
+    let later = later + Duration::from_nanos(1);
+    assert_eq!(waits(&mut pool, "ann", later), 1);
+    assert_eq!(pool.goes_elsewhere_at(need(now)), Some(now));
+}
+
+#[test]
+fn a_server_that_moves_in_serves_or_rests() {
+    let now = epoch();
+    let mut from = rested(limits_of(2), &[now, now]);
+    assert_eq!(from.take_for_another(), Some((2, now)));
+    assert_eq!(from.resting_count(), 1);
+    let mut to = pool_of(2);
+    assert_eq!(to.on_moved_in(2, now, now), None);
+    assert_eq!(to.checkout(|| "ann", now), Checkout::Use(2));
+    assert_eq!(to.checkout(|| "bob", now), Checkout::Wait);
+    assert_eq!(to.on_moved_in(1, now, now), Some(("bob", 1)));
+    assert_eq!(to.occupancy(now).in_use, 2);
+}
+
+#[test]
+fn a_server_that_moves_in_is_checked_where_it_has_rested_for_long() {
+    let now = epoch();
+    let limits = Limits {
+        check_after: Some(SECOND),
+        ..limits_of(1)
+    };
+    let mut pool = Pool::<u32, _>::new(limits);
+    assert_eq!(pool.checkout(|| "ann", now + SECOND), Checkout::Wait);
+    assert_eq!(pool.on_moved_in(7, now, now + SECOND), None);
+    assert_eq!(pool.next_step(true, now + SECOND), Some(Step::Check(7)));
+}
+
+#[test]
+fn who_may_be_served_by_another_part_is_not_turned_away() {
+    let (mut pool, now) = (pool_of(2), epoch());
+    assert_eq!(waits(&mut pool, "ann", now), 1);
+    pool.set_all_servers(2);
+    let refused = ConnectOutcome::Refused;
+    assert_eq!(
+        pool.on_connect_failed(refused, now),
+        Vec::<&'static str>::new()
+    );
+    assert_eq!(pool.checkout(|| "bob", now), Checkout::Wait);
+    pool.set_all_servers(0);
+    assert_eq!(pool.checkout(|| "cyd", now), Checkout::LoginFailing);
+}

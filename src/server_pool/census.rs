@@ -48,6 +48,11 @@ impl ServerPool {
             .card
             .serial
             .set(self.neighbours.process.next_serial());
+        self.list(server);
+    }
+
+    /// A server that has its number is this worker's from now on.
+    pub(super) fn list(&self, server: &ServerConnection) {
         let mut servers = self.servers.borrow_mut();
         servers.retain(|known| known.strong_count() > 0);
         servers.push(Rc::downgrade(&server.card));

@@ -82,6 +82,7 @@ impl ServerPool {
             self.on_check_failed(server, ServerClose::Lost);
         }
         self.advance(now);
+        self.give_to_others(now);
     }
 
     fn on_check_failed(self: &Rc<Self>, server: Box<ServerConnection>, why: ServerClose) {

@@ -24,11 +24,19 @@ impl ServerPool {
         let allowances = &self.neighbours.allowances;
         let ceilings = {
             let settings = &self.terms.borrow().settings;
+            let reserve = match wanted {
+                Wanted::FromReserve => settings.reserve_size,
+                Wanted::ByClients | Wanted::ForMinimum => 0,
+            };
+            let of_pool = settings.size.map(|size| size.saturating_add(reserve));
             Ceilings {
+                // Else the pool itself counts.
+                pool: of_pool.filter(|_| self.share.is_some()),
                 database: settings.max_database_connections,
                 user: settings.max_user_connections,
             }
         };
+        let mut has_said_so = false;
         loop {
             let full = match allowances.take(&self.account, ceilings) {
                 Ok(allowance) => {
@@ -37,11 +45,15 @@ impl ServerPool {
                 }
                 Err(full) => full,
             };
-            if wanted == Wanted::ForMinimum {
+            if full == Full::Pool && wanted != Wanted::ForMinimum {
+                self.pool.borrow_mut().on_no_room();
+            }
+            if wanted == Wanted::ForMinimum || has_said_so {
                 return None;
             }
             if !self.neighbours.evict(&self.account, full) {
                 let limit = match full {
+                    Full::Pool => Limit::PoolServers,
                     Full::Database => Limit::DatabaseServers,
                     Full::User => Limit::UserServers,
                 };
@@ -49,19 +61,16 @@ impl ServerPool {
                     self.neighbours.process.limits.of(limit).increase();
                 }
                 allowances.want(&self.account, full, &self.neighbours.bell);
-                return None;
+                // Some may have been made meanwhile.
+                has_said_so = true;
             }
         }
     }
 
-    /// Whether it has found no room for a server that it needs.
-    pub(super) fn wants_room(&self) -> bool {
-        self.wants_room.get()
-    }
-
     pub(super) fn unwant_room(&self) {
         if self.wants_room.replace(false) {
-            self.neighbours.allowances.unwant(&self.account);
+            let bell = &self.neighbours.bell;
+            self.neighbours.allowances.unwant(&self.account, bell);
         }
     }
 
@@ -132,6 +141,7 @@ impl ServerPool {
             }
         }
         self.advance(now);
+        self.give_to_others(now);
     }
 
     fn on_connect_failed(self: &Rc<Self>, error: &ConnectError) {
@@ -182,6 +192,7 @@ impl ServerPool {
             ConnectError::Login(_) => ConnectOutcome::Refused,
             _ => ConnectOutcome::Unreachable,
         };
+        self.count_elsewhere();
         let turned_away = self.pool.borrow_mut().on_connect_failed(outcome, now);
         let why = Rc::new(error.response());
         for ticket in turned_away {

@@ -13,6 +13,7 @@ impl ServerPool {
         for server in idle {
             self.close(server, ServerClose::Paused);
         }
+        self.tell_others();
     }
 
     /// Clients are given servers again.
@@ -40,6 +41,7 @@ impl ServerPool {
     /// Replaces every server: those that rest are closed now, the others when they come back.
     pub fn reconnect(self: &Rc<Self>) {
         self.generation.set(self.generation.get() + 1);
+        self.renewed_at.set(Some((self.neighbours.clock)()));
         self.current.set(0);
         self.welcomes.borrow_mut().clear();
         let idle = self.pool.borrow_mut().remove_idle(|_| true);
@@ -89,6 +91,7 @@ impl ServerPool {
         for ticket in waiting {
             ticket.grant(Err(why.clone()));
         }
+        self.tell_others();
     }
 
     fn connected(&self) -> usize {

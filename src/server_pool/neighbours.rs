@@ -28,7 +28,7 @@ pub struct Neighbours {
     pub resolver: Resolver,
     /// The servers that there may be over all pools and workers.
     pub allowances: Arc<Allowances>,
-    /// Rung when there may be room for a server, or when room is wanted.
+    /// Rung when there may be room for a server, when room is wanted, and by other parts of this worker's pools.
     pub bell: Arc<Notify>,
     pools: RefCell<Vec<Weak<ServerPool>>>,
     orders: RefCell<Orders>,
@@ -48,8 +48,8 @@ impl Neighbours {
         clock: fn() -> Instant,
         process: Arc<ProcessMetrics>,
         allowances: Arc<Allowances>,
+        bell: Arc<Notify>,
     ) -> Self {
-        let bell = Arc::new(Notify::new());
         allowances.join(Arc::clone(&bell));
         Self {
             clock,
@@ -102,9 +102,7 @@ impl Neighbours {
             }
         }
         for pool in self.pools(None) {
-            if pool.wants_room() {
-                pool.advance(now);
-            }
+            pool.on_bell(now);
         }
     }
 

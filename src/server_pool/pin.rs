@@ -11,7 +11,7 @@ pub struct Pin(Rc<ServerPool>);
 impl ServerPool {
     /// One more server stays with its client. `None`: as many do as may.
     pub fn pin(self: &Rc<Self>) -> Option<Pin> {
-        if self.pinned.get() >= self.terms().settings.pin_limit() {
+        if self.pinned.get() >= self.terms().pin_limit() {
             self.metrics.pins_refused.increase();
             return None;
         }

@@ -1,5 +1,6 @@
 //! What a pool goes by: settings, policies, and where its servers are. Replaced whole on reload.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::config::{Dns, PoolSettings, Tcp};
@@ -29,6 +30,30 @@ pub struct Terms {
     pub tcp: Tcp,
     /// How long it holds where the names of its servers lead.
     pub dns: Dns,
+    /// How much of the pool this is.
+    pub fraction: Fraction,
+}
+
+/// How much of a pool lives on one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fraction {
+    /// Which part it is; `None`: of a pool that lives elsewhere by now.
+    pub part: Option<usize>,
+    /// How many parts there are.
+    pub of: NonZeroUsize,
+}
+
+impl Fraction {
+    /// Its part of so many that are needed together: all parts' add up to that.
+    fn of_needed(self, count: usize) -> usize {
+        let rest = |part| usize::from(part < count % self.of);
+        self.part.map_or(0, |part| count / self.of + rest(part))
+    }
+
+    /// Its part of so many that are allowed together, rounded up.
+    fn of_allowed(self, count: usize) -> usize {
+        count.div_ceil(self.of.get())
+    }
 }
 
 impl Terms {
@@ -37,10 +62,10 @@ impl Terms {
         let settings = &self.settings;
         Limits {
             size: settings.size,
-            min_size: settings.min_size,
+            min_size: self.fraction.of_needed(settings.min_size),
             reserve_size: settings.reserve_size,
             reserve_timeout: settings.reserve_timeout,
-            max_waiting: settings.max_waiting_clients.get(),
+            max_waiting: self.fraction.of_allowed(settings.max_waiting_clients.get()),
             checkout_timeout: settings.checkout_timeout,
             wait_notice: settings.query_wait_notify,
             server_idle_timeout: settings.server_idle_timeout,
@@ -57,6 +82,11 @@ impl Terms {
         }
     }
 
+    /// The most servers that stay with one client each.
+    pub fn pin_limit(&self) -> usize {
+        self.fraction.of_allowed(self.settings.pin_limit())
+    }
+
     /// How long its clients may take.
     pub fn time_limits(&self) -> TimeLimits {
         let settings = &self.settings;
@@ -66,5 +96,23 @@ impl Terms {
             query: settings.query_timeout,
             transaction: settings.transaction_timeout,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_pool_add_up() {
+        let parts = |count| {
+            [Some(0), Some(1), Some(2), None].map(|part| {
+                let of = NonZeroUsize::new(3).unwrap();
+                let fraction = Fraction { part, of };
+                (fraction.of_needed(count), fraction.of_allowed(count))
+            })
+        };
+        assert_eq!(parts(7), [(3, 3), (2, 3), (2, 3), (0, 3)]);
+        assert_eq!(parts(1), [(1, 1), (0, 1), (0, 1), (0, 1)]);
     }
 }

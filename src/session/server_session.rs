@@ -70,6 +70,15 @@ pub struct UnnamedStatement {
     pub positions: PositionMap,
 }
 
+/// What is known of a server that rests, in a form that may change threads.
+#[derive(Debug)]
+pub struct Resting {
+    statements: Vec<u64>,
+    parameters: ParameterSet,
+    base: ParameterSet,
+    announced: Announcement,
+}
+
 /// What a statement has made the server forget of its client's session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forgotten {
@@ -113,6 +122,30 @@ impl ServerSession {
             group_status: None,
             has_executed: false,
         }
+    }
+
+    /// Whether nothing of a client's is left in it, so that [`ServerSession::into_resting`] loses nothing.
+    pub fn may_move(&self) -> bool {
+        self.is_releasable() && !self.needs_reset()
+    }
+
+    /// What is to be kept of it where it moves to another worker.
+    pub fn into_resting(self) -> Resting {
+        Resting {
+            statements: self.statements.ids(),
+            parameters: Rc::unwrap_or_clone(self.parameters),
+            base: Rc::unwrap_or_clone(self.base),
+            announced: self.announced,
+        }
+    }
+
+    /// A server that has come from another worker.
+    pub fn of_resting(resting: Resting) -> Self {
+        let mut session = Self::new(Rc::new(resting.base));
+        session.parameters = Rc::new(resting.parameters);
+        session.statements = ServerStatements::of_ids(&resting.statements);
+        session.announced = resting.announced;
+        session
     }
 
     /// Makes it what the client expects, with the messages for it appended to `out`: they go ahead of the client's, in the

@@ -13,7 +13,7 @@ use crate::protocol::frame::split_cstr;
 /// A prepared statement that clients share if their text and parameter types are the same.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// Its number, which makes its name on servers.
+    /// Its number, which makes its name on servers. No other definition of the process's has it.
     id: u64,
     /// Text, NUL, and parameter types, as they stand in a Parse behind the name.
     definition: Box<[u8]>,
@@ -78,10 +78,12 @@ pub enum UnnamedStatement {
 }
 
 /// All definitions that some client or server of a pool still knows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Definitions {
     by_definition: HashMap<Box<[u8]>, Weak<Statement>>,
     next_id: u64,
+    /// How far apart its numbers are: others number theirs in between.
+    stride: u64,
     /// At this size, those that nobody knows any more are swept out.
     sweep_at: usize,
     /// Hashes of texts of unnamed statements that came last, each at the place that it leads to. Made when the first comes.
@@ -92,10 +94,28 @@ pub struct Definitions {
 /// How many texts of unnamed statements are remembered at most.
 const SEEN: usize = 4096;
 
+impl Default for Definitions {
+    fn default() -> Self {
+        Self::of_worker(0, 1)
+    }
+}
+
 impl Definitions {
     /// None yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// None yet, of one of so many workers: servers move between them, and the names that they have must tell statements apart.
+    pub fn of_worker(number: u64, workers: u64) -> Self {
+        Self {
+            by_definition: HashMap::new(),
+            next_id: number,
+            stride: workers,
+            sweep_at: 0,
+            seen: Vec::new(),
+            hasher: RandomState::new(),
+        }
     }
 
     /// Whether an unnamed statement with this definition came before; from now on it did. Forgets, and may rarely be wrong.
@@ -123,7 +143,7 @@ impl Definitions {
                 .retain(|_, statement| statement.strong_count() > 0);
             self.sweep_at = SWEEP_AT_LEAST.max(2 * self.by_definition.len());
         }
-        self.next_id += 1;
+        self.next_id += self.stride;
         let statement = Rc::new(Statement {
             id: self.next_id,
             definition: definition.into(),
@@ -265,6 +285,26 @@ impl ServerStatements {
         self.by_id.is_empty()
     }
 
+    /// Their numbers, the least recently used first.
+    pub fn ids(&self) -> Vec<u64> {
+        let mut held: Vec<_> = self.by_id.iter().collect();
+        held.sort_by_key(|(_, held)| held.last_use);
+        held.into_iter().map(|(id, _)| *id).collect()
+    }
+
+    /// Of a server that comes from elsewhere: nobody here knows what these are, but they make room by their names.
+    pub fn of_ids(ids: &[u64]) -> Self {
+        let mut statements = Self::default();
+        for id in ids {
+            statements.insert(Rc::new(Statement {
+                id: *id,
+                definition: Box::default(),
+                is_stale: Cell::new(true),
+            }));
+        }
+        statements
+    }
+
     /// Whether the server has it; being asked for is being used.
     pub fn touch(&mut self, statement: &Statement) -> bool {
         self.uses += 1;
@@ -365,6 +405,35 @@ mod tests {
             client.insert(&number.to_be_bytes(), statement.clone());
         }
         assert!(client.is_full());
+    }
+
+    #[test]
+    fn statements_of_two_workers_have_names_of_their_own() {
+        let mut definitions = [0, 1].map(|worker| Definitions::of_worker(worker, 2));
+        let mut names = Vec::new();
+        for text in [b"1", b"2", b"3"] {
+            for definitions in &mut definitions {
+                let mut name = Vec::new();
+                definitions.intern(text).write_name(&mut name);
+                assert!(!names.contains(&name));
+                names.push(name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_from_elsewhere_makes_room_in_the_same_order() {
+        let (mut definitions, mut server) = (Definitions::new(), ServerStatements::default());
+        let [one, two] = [b"1", b"2"].map(|text| definitions.intern(text));
+        server.insert(one.clone());
+        server.insert(two.clone());
+        server.touch(&one);
+        let mut moved = ServerStatements::of_ids(&server.ids());
+        let mut evicted = || moved.evict(1).map(|statement| statement.id);
+        assert_eq!(
+            [evicted(), evicted(), evicted()],
+            [Some(two.id), Some(one.id), None]
+        );
     }
 
     #[test]

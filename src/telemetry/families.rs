@@ -196,6 +196,8 @@ pub const FAMILIES: &[Family] = &[
         |pool, _, samples| samples.count(&pool.checkouts)),
     pool("pgspan_servers_opened_total", "Server connections that logged in.", Kind::Counter, &[],
         |pool, _, samples| samples.count(&pool.servers_opened)),
+    pool("pgspan_servers_moved_total", "Server connections that went to another worker, where a client waited.", Kind::Counter, &[],
+        |pool, _, samples| samples.count(&pool.servers_moved)),
     pool("pgspan_pool_pinned_servers", "Servers that stay with one client, for what it has left there.", Kind::Gauge, &[],
         |pool, _, samples| samples.count(&pool.pinned_servers)),
     pool("pgspan_pins_refused_total", "Clients that were sent away since as many servers stay with one client as may.", Kind::Counter, &[],

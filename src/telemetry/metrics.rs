@@ -68,6 +68,8 @@ pub struct PoolMetrics {
     pub servers: By<ServerState, Gauge>,
     /// Server connections that logged in.
     pub servers_opened: Counter,
+    /// Servers that went to another worker, where a client waited.
+    pub servers_moved: Counter,
     /// Servers that stay with one client, for what it has left there.
     pub pinned_servers: Gauge,
     /// Clients that were sent away since as many servers stay with one client as may.
@@ -171,6 +173,7 @@ impl PoolMetrics {
             waiting_clients: Gauge::default(),
             servers: By::default(),
             servers_opened: Counter::default(),
+            servers_moved: Counter::default(),
             pinned_servers: Gauge::default(),
             pins_refused: Counter::default(),
             servers_closed: By::default(),

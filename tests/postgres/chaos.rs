@@ -44,6 +44,15 @@ impl Dice {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_acknowledged_transfer_is_lost_whatever_breaks() {
+    survives("").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn none_is_lost_where_two_workers_share_the_pool() {
+    survives("[workers]\ncount = 2\nmin_servers_each = 1\n").await;
+}
+
+async fn survives(workers: &str) {
     let postgres = started(Settings {
         // What is acknowledged has left the process that is killed.
         configuration: "synchronous_commit = on\nfull_page_writes = on\n",
@@ -61,6 +70,7 @@ async fn no_acknowledged_transfer_is_lost_whatever_breaks() {
     let config = ConfigText::for_port(postgres.port()).and(
         "[pool]\nsize = 4\nserver_login_retry = \"50ms\"\ncheckout_timeout = \"2s\"\nserver_check_delay = \"100ms\"\n",
     );
+    let config = config.and(workers);
     let mut proxy = Proxy::with(&config);
     let bank = Arc::new(Bank {
         port: AtomicU16::new(proxy.port()),

@@ -21,6 +21,7 @@ mod prometheus;
 mod streaming;
 mod tags;
 mod tracing;
+mod workers;
 
 use support::postgres::PASSWORD;
 use support::proxy::Proxy;
