@@ -3,9 +3,10 @@
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
-use x509_parser::oid_registry::Oid;
-use x509_parser::oid_registry::asn1_rs::oid;
-use x509_parser::prelude::FromDer;
+use x509_parser::oid_registry::asn1_rs::{Any, oid};
+use x509_parser::oid_registry::{OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA, Oid};
+use x509_parser::prelude::{FromDer, X509Version};
+use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::signature_algorithm::SignatureAlgorithm;
 use x509_parser::time::ASN1Time;
 
@@ -51,9 +52,44 @@ impl<'a> Certificate<'a> {
             .is_some_and(|time| self.0.validity().is_valid_at(time))
     }
 
-    /// The key in it, with its algorithm (SubjectPublicKeyInfo).
-    pub fn public_key(&self) -> &[u8] {
-        self.0.public_key().raw
+    /// Whether it is of the version that has no extensions.
+    pub fn is_of_version_1(&self) -> bool {
+        self.0.version() == X509Version::V1
+    }
+
+    /// Whether `issuer` is an authority, and has signed it, by an algorithm that is still thought to be safe.
+    pub fn is_issued_by(&self, issuer: &Self) -> bool {
+        let is_safe = self.0.signature_algorithm.algorithm != OID_PKCS1_SHA1WITHRSA
+            && self.0.signature_algorithm.algorithm != OID_SHA1_WITH_RSA;
+        is_safe
+            && self.0.issuer().as_raw() == issuer.0.subject().as_raw()
+            && issuer.is_authority()
+            && self.0.verify_signature(Some(issuer.0.public_key())).is_ok()
+    }
+
+    /// Whether it may issue others. Of version 1 nobody knows; it is for whoever has named it as one.
+    fn is_authority(&self) -> bool {
+        let is_ca = match self.0.basic_constraints() {
+            Ok(Some(constraints)) => constraints.value.ca,
+            Ok(None) => self.is_of_version_1(),
+            Err(_) => false,
+        };
+        let may_sign = match self.0.key_usage() {
+            Ok(usage) => usage.is_none_or(|usage| usage.value.key_cert_sign()),
+            Err(_) => false,
+        };
+        // Nobody here would look whether the names are those that it may give.
+        let is_bounded = !matches!(self.0.name_constraints(), Ok(None));
+        is_ca && may_sign && !is_bounded
+    }
+
+    /// The key in it: its algorithm, as it stands in a SubjectPublicKeyInfo without the outer header, and its bits.
+    pub fn key(&self) -> (&[u8], &[u8]) {
+        let info = self.0.public_key();
+        let algorithm = Any::from_der(info.raw)
+            .and_then(|(_, info)| Any::from_der(info.data))
+            .map_or(&[][..], |(_, algorithm)| algorithm.data);
+        (algorithm, &info.subject_public_key.data)
     }
 
     fn common_names(&self) -> impl Iterator<Item = Box<str>> {
@@ -70,6 +106,38 @@ impl<'a> Certificate<'a> {
             .map(|extension| &extension.value.general_names)
             .into_iter()
             .flatten()
+    }
+}
+
+/// What an authority has revoked.
+pub struct RevocationList<'a>(CertificateRevocationList<'a>);
+
+impl<'a> RevocationList<'a> {
+    /// Reads the DER of one.
+    pub fn parse(der: &'a [u8]) -> Option<Self> {
+        CertificateRevocationList::from_der(der)
+            .ok()
+            .map(|(_, list)| Self(list))
+    }
+
+    /// Whether this authority has signed it.
+    pub fn is_issued_by(&self, issuer: &Certificate<'_>) -> bool {
+        self.0.issuer().as_raw() == issuer.0.subject().as_raw()
+            && self.0.verify_signature(issuer.0.public_key()).is_ok()
+    }
+
+    /// Whether it holds at this time, in seconds since 1970.
+    pub fn is_current_at(&self, seconds: u64) -> bool {
+        let next = self.0.next_update().map(|next| next.timestamp());
+        next.is_some_and(|next| i64::try_from(seconds).is_ok_and(|now| now < next))
+    }
+
+    /// Whether the certificate, which is of the same authority, stands in it.
+    pub fn contains(&self, certificate: &Certificate<'_>) -> bool {
+        let serial = certificate.0.raw_serial();
+        self.0
+            .iter_revoked_certificates()
+            .any(|revoked| revoked.raw_serial() == serial)
     }
 }
 

@@ -1,5 +1,6 @@
 //! TLS as it is set up on either side, made of the configuration's files. Replaced whole on reload; connections keep theirs.
 
+mod issuers;
 mod verifier;
 
 use std::fmt;
@@ -24,7 +25,8 @@ use crate::config::tls::{ChannelBinding, TextFile, Tls, TlsMode, TlsNegotiation,
 use crate::net::certificate::end_point_hash;
 use crate::net::tls_session::TlsSession;
 
-use self::verifier::{ServerTrust, ServerVerifier};
+use self::issuers::Issuers;
+use self::verifier::{ClientVerifier, ServerTrust, ServerVerifier};
 
 /// What both sides say by ALPN.
 pub const ALPN: &[u8] = b"postgresql";
@@ -112,16 +114,21 @@ impl ClientTls {
         let must_verify = tls.mode >= TlsMode::VerifyCa;
         let builder = match &tls.ca {
             Some(ca) if must_verify || certificates == ClientCertificates::Welcome => {
+                let algorithms = provider.signature_verification_algorithms;
+                let (roots, trusted) = roots(ca)?;
+                let revoked = revoked(tls)?;
                 let verifier =
-                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?.0), provider)
-                        .with_crls(revoked(tls)?)
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                        .with_crls(revoked.clone())
                         .enforce_revocation_expiration();
                 let verifier = match must_verify {
                     true => verifier,
                     false => verifier.allow_unauthenticated(),
                 };
-                let verifier = verifier.build().map_err(|error| in_file(ca, error))?;
-                builder.with_client_cert_verifier(verifier)
+                let chains = verifier.build().map_err(|error| in_file(ca, error))?;
+                let issuers = Issuers { trusted, revoked };
+                let verifier = ClientVerifier::new(chains, issuers, algorithms);
+                builder.with_client_cert_verifier(Arc::new(verifier))
             }
             None if must_verify => {
                 return Err(TlsError::Incomplete("the authorities to trust are missing"));
@@ -183,18 +190,20 @@ impl ServerTls {
         let own = own_certificate(tls, &provider)?;
         let trust = match (&tls.ca, tls.mode) {
             (Some(ca), TlsMode::VerifyCa | TlsMode::VerifyFull) => {
-                let (roots, certificates) = roots(ca)?;
+                let (roots, trusted) = roots(ca)?;
+                let revoked = revoked(tls)?;
                 let chains = WebPkiServerVerifier::builder_with_provider(
                     Arc::new(roots),
                     Arc::clone(&provider),
                 )
-                .with_crls(revoked(tls)?)
+                .with_crls(revoked.clone())
                 .enforce_revocation_expiration()
                 .build()
                 .map_err(|error| in_file(ca, error))?;
+                let issuers = Issuers { trusted, revoked };
                 match tls.mode {
-                    TlsMode::VerifyFull => ServerTrust::Named(chains, certificates),
-                    _ => ServerTrust::Issued(chains, certificates),
+                    TlsMode::VerifyFull => ServerTrust::Named(chains, issuers),
+                    _ => ServerTrust::Issued(chains, issuers),
                 }
             }
             (None, TlsMode::VerifyCa | TlsMode::VerifyFull) => {

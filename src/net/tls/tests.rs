@@ -1,8 +1,10 @@
 use std::io;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, SigningKey as _,
+    date_time_ymd,
 };
 
 use super::*;
@@ -52,6 +54,23 @@ impl Authority {
         )
     }
 
+    /// Of version 1, as `openssl x509 -req` makes it: without extensions.
+    fn issue_of_version_1(&self, serial: u64, common_name: &str) -> Issued {
+        let Issued(certificate, key) = self.issue(serial, common_name, &[]);
+        let der = CertificateDer::from_pem_slice(certificate.text.expose().as_bytes()).unwrap();
+        let [tbs, algorithm, _signature] = elements(&der).try_into().unwrap();
+        let fields = elements(&tbs).into_iter();
+        // Its version and its extensions carry tags of their own.
+        let fields = fields.filter(|field| !matches!(field.first(), Some(0xa0 | 0xa3)));
+        let tbs = sequence(0x30, fields);
+        let signature = [vec![0], self.1.key().sign(&tbs).unwrap()].concat();
+        let signature = sequence(0x03, [signature].into_iter());
+        let der = sequence(0x30, [tbs, algorithm, signature].into_iter());
+        let text = BASE64_STANDARD.encode(der);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        Issued(file("x.crt", pem), key)
+    }
+
     fn trusted(&self) -> Option<TextFile> {
         Some(file("ca.crt", self.0.clone()))
     }
@@ -75,6 +94,41 @@ impl Authority {
             list.signed_by(&self.1).unwrap().pem().unwrap(),
         ))
     }
+}
+
+/// What a DER sequence is made of.
+fn elements(der: &[u8]) -> Vec<Vec<u8>> {
+    let mut rest = content(der).0;
+    let mut elements = Vec::new();
+    while !rest.is_empty() {
+        let (_, len) = content(rest);
+        let (element, behind) = rest.split_at(len);
+        elements.push(element.to_vec());
+        rest = behind;
+    }
+    elements
+}
+
+/// The content of a DER element, and how long all of it is.
+fn content(der: &[u8]) -> (&[u8], usize) {
+    let (header, len) = match der[1] {
+        short @ 0..=0x7f => (2, usize::from(short)),
+        0x81 => (3, usize::from(der[2])),
+        0x82 => (4, usize::from(u16::from_be_bytes([der[2], der[3]]))),
+        other => panic!("a length of {other:x}"),
+    };
+    (&der[header..header + len], header + len)
+}
+
+fn sequence(tag: u8, elements: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let content: Vec<u8> = elements.flatten().collect();
+    let len = u16::try_from(content.len()).unwrap().to_be_bytes();
+    let header = match len {
+        [0, short @ 0..=0x7f] => vec![tag, short],
+        [0, long] => vec![tag, 0x81, long],
+        [high, low] => vec![tag, 0x82, high, low],
+    };
+    [header, content].concat()
 }
 
 fn tls(mode: TlsMode, own: Option<&Issued>, ca: Option<TextFile>) -> Tls {
@@ -196,6 +250,63 @@ fn a_revoked_certificate_is_not_trusted() {
     };
     assert_eq!(trusts(&with_list(8), "db.example.com", &server), Ok(()));
     assert!(trusts(&with_list(7), "db.example.com", &server).is_err());
+}
+
+#[test]
+fn an_authority_may_have_issued_a_certificate_of_version_1() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let server = ours.issue_of_version_1(7, "db.example.com");
+    let foreign = theirs.issue_of_version_1(7, "db.example.com");
+    for max_protocol in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        let trust = |mode, crl| Tls {
+            max_protocol,
+            crl,
+            ..tls(mode, None, ours.trusted())
+        };
+        let (issued, named) = (TlsMode::VerifyCa, TlsMode::VerifyFull);
+        let require = tls(TlsMode::Require, None, None);
+        assert_eq!(trusts(&require, "db.example.com", &foreign), Ok(()));
+        assert_eq!(
+            trusts(&trust(named, None), "db.example.com", &server),
+            Ok(())
+        );
+        assert_eq!(
+            trusts(&trust(issued, None), "other.example.com", &server),
+            Ok(())
+        );
+        assert!(trusts(&trust(named, None), "other.example.com", &server).is_err());
+        assert!(trusts(&trust(issued, None), "db.example.com", &foreign).is_err());
+        let revoked = |serial| trust(issued, ours.revoke(serial));
+        assert_eq!(trusts(&revoked(8), "db.example.com", &server), Ok(()));
+        assert!(trusts(&revoked(7), "db.example.com", &server).is_err());
+        // A list that is not its issuer's tells nothing.
+        let unlisted = trust(issued, theirs.revoke(8));
+        assert!(trusts(&unlisted, "db.example.com", &server).is_err());
+    }
+    let seen = |client: &Issued| {
+        let client = tls(TlsMode::Require, Some(client), None);
+        let server = tls(TlsMode::VerifyFull, Some(&server), ours.trusted());
+        shake(&client, "localhost", &server, ClientCertificates::ByMode)
+            .ok()
+            .map(|(_, server)| server.peer_certificate().is_some())
+    };
+    assert_eq!(seen(&ours.issue_of_version_1(2, "ann")), Some(true));
+    assert_eq!(seen(&theirs.issue_of_version_1(2, "ann")), None);
+}
+
+#[test]
+fn whoever_is_no_authority_issues_no_certificate_of_version_1() {
+    let ours = Authority::new();
+    let key = KeyPair::generate().unwrap();
+    let params = named("authority", &[]);
+    let pem = params.self_signed(&key).unwrap().pem();
+    let no_authority = Authority(pem, Issuer::new(params, key));
+    let server = no_authority.issue_of_version_1(7, "db.example.com");
+    let verify_ca = tls(TlsMode::VerifyCa, None, no_authority.trusted());
+    assert!(trusts(&verify_ca, "db.example.com", &server).is_err());
+    // Of the same name, with another key.
+    let verify_ca = tls(TlsMode::VerifyCa, None, ours.trusted());
+    assert!(trusts(&verify_ca, "db.example.com", &server).is_err());
 }
 
 #[test]

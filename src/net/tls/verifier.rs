@@ -1,16 +1,15 @@
-//! Which servers are trusted, in libpq's sense: anyone's word, an authority's, or an authority's about the very host.
+//! Which servers are trusted, in libpq's sense: anyone's word, an authority's, or an authority's about the very host. And which clients.
 
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{
-    WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
-    verify_tls13_signature_with_raw_key,
-};
-use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
+use super::issuers::{Issuers, verify_signature};
 use crate::net::certificate::Certificate;
 
 /// Whom to trust. With the authorities' own certificates: a server may have one of these, as self-signed ones do.
@@ -19,9 +18,9 @@ pub(super) enum ServerTrust {
     /// Whoever is there.
     Anyone,
     /// Whoever has a certificate of an authority.
-    Issued(Arc<WebPkiServerVerifier>, Vec<CertificateDer<'static>>),
+    Issued(Arc<WebPkiServerVerifier>, Issuers),
     /// Whoever has one that names the host.
-    Named(Arc<WebPkiServerVerifier>, Vec<CertificateDer<'static>>),
+    Named(Arc<WebPkiServerVerifier>, Issuers),
 }
 
 /// Checks servers' certificates.
@@ -46,10 +45,10 @@ impl ServerCertVerifier for ServerVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let (chains, trusted, must_be_named) = match &self.trust {
+        let (chains, issuers, must_be_named) = match &self.trust {
             ServerTrust::Anyone => return Ok(ServerCertVerified::assertion()),
-            ServerTrust::Issued(chains, trusted) => (chains, trusted, false),
-            ServerTrust::Named(chains, trusted) => (chains, trusted, true),
+            ServerTrust::Issued(chains, issuers) => (chains, issuers, false),
+            ServerTrust::Named(chains, issuers) => (chains, issuers, true),
         };
         let Err(error) =
             chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
@@ -67,11 +66,16 @@ impl ServerCertVerifier for ServerVerifier {
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             ) => true,
             Error::InvalidCertificate(CertificateError::Revoked) => false,
-            _ => trusted.contains(end_entity) && certificate.is_valid_at(now.as_secs()),
+            _ if issuers.trusted.contains(end_entity) => certificate.is_valid_at(now.as_secs()),
+            _ => match issuers.verify(end_entity, now) {
+                Some(verified) => verified.map(|()| true).map_err(Error::InvalidCertificate)?,
+                None => false,
+            },
         };
-        match is_trusted && is_named {
-            true => Ok(ServerCertVerified::assertion()),
-            false => Err(error),
+        match (is_trusted, is_named) {
+            (true, true) => Ok(ServerCertVerified::assertion()),
+            (true, false) => Err(Error::InvalidCertificate(CertificateError::NotValidForName)),
+            (false, _) => Err(error),
         }
     }
 
@@ -81,29 +85,115 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
+        let verified = verify_tls12_signature(message, cert, dss, &self.algorithms);
+        or_by_key(verified, message, cert, dss, &self.algorithms)
     }
 
-    /// The key is what counts. Certificates of version 1, which PostgreSQL's own manual used to make, are read for it.
     fn verify_tls13_signature(
         &self,
         message: &[u8],
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        match verify_tls13_signature(message, cert, dss, &self.algorithms) {
-            Err(Error::InvalidCertificate(error)) if error != CertificateError::BadSignature => {
-                let certificate =
-                    Certificate::parse(cert).ok_or(Error::InvalidCertificate(error))?;
-                let key = SubjectPublicKeyInfoDer::from(certificate.public_key());
-                verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms)
-            }
-            verified => verified,
-        }
+        let verified = verify_tls13_signature(message, cert, dss, &self.algorithms);
+        or_by_key(verified, message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+/// Checks clients' certificates.
+#[derive(Debug)]
+pub(super) struct ClientVerifier {
+    chains: Arc<dyn ClientCertVerifier>,
+    issuers: Issuers,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientVerifier {
+    pub(super) fn new(
+        chains: Arc<dyn ClientCertVerifier>,
+        issuers: Issuers,
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Self {
+        Self {
+            chains,
+            issuers,
+            algorithms,
+        }
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.chains.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.chains.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chains.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        match self.issuers.verify(end_entity, now) {
+            Some(verified) => verified
+                .map(|()| ClientCertVerified::assertion())
+                .map_err(Error::InvalidCertificate),
+            None => self
+                .chains
+                .verify_client_cert(end_entity, intermediates, now),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let verified = self.chains.verify_tls12_signature(message, cert, dss);
+        or_by_key(verified, message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let verified = self.chains.verify_tls13_signature(message, cert, dss);
+        or_by_key(verified, message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
+}
+
+/// The key is what counts: a certificate that rustls can't read, of version 1 say, is read for it.
+fn or_by_key(
+    verified: Result<HandshakeSignatureValid, Error>,
+    message: &[u8],
+    cert: &CertificateDer<'_>,
+    dss: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    match verified {
+        Err(Error::InvalidCertificate(error)) if error != CertificateError::BadSignature => {
+            verify_signature(message, cert, dss, algorithms)
+                .map(|()| HandshakeSignatureValid::assertion())
+        }
+        verified => verified,
     }
 }
 
