@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::session::query_record::QueryRecord;
 use crate::telemetry::exporter::{OtlpError, OtlpSettings, Room, SpanExporter, SpanQueue};
@@ -46,6 +47,7 @@ pub mod text_lines;
 pub struct Telemetry {
     log: mpsc::Sender<Arc<NotableQuery>>,
     log_task: tokio::task::JoinHandle<()>,
+    stop_log: CancellationToken,
     exporter: Option<SpanExporter>,
     statistics: StatisticsKeeper,
     process: Arc<ProcessMetrics>,
@@ -89,8 +91,10 @@ impl Telemetry {
             .map(|settings| SpanExporter::start(settings, Arc::clone(&process)))
             .transpose()?;
         let (log, queries) = mpsc::channel(LOG_QUEUE);
+        let stop_log = CancellationToken::new();
         let log_task = tokio::spawn(slow_query_log::run(
             queries,
+            stop_log.clone(),
             lines,
             Arc::clone(statistics.statistics()),
             Arc::clone(&process),
@@ -98,6 +102,7 @@ impl Telemetry {
         Ok(Self {
             log,
             log_task,
+            stop_log,
             exporter,
             statistics,
             process,
@@ -120,9 +125,10 @@ impl Telemetry {
         }
     }
 
-    /// Writes the lines and exports the spans that wait, for no longer than `limit`. Call it when the workers have ended:
-    /// lines are waited for until all their handles are gone.
+    /// Writes the lines and exports the spans that wait, for no longer than `limit`. What workers that go on still have to tell is
+    /// left out.
     pub async fn shutdown(self, limit: Duration) {
+        self.stop_log.cancel();
         drop(self.log);
         let lines = async {
             // Past the limit the rest is left out; the task ends with the runtime.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::session::query_record::Outcome;
 use crate::telemetry::labels::{LineDrop, OutcomeKind, label_of};
@@ -24,24 +25,26 @@ pub const LINES_PER_SECOND: u32 = 100;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Writes a line for each query that comes, until all senders are gone.
+/// Writes a line for each query that comes, until all senders are gone, or `stop` is called for and those that have come are written.
 pub(crate) async fn run(
     mut queries: mpsc::Receiver<Arc<NotableQuery>>,
+    stop: CancellationToken,
     lines: Lines,
     statistics: Arc<Statistics>,
     process: Arc<ProcessMetrics>,
 ) {
     let mut budget = Budget::new(Instant::now());
     loop {
-        let query = if budget.left_out == 0 {
-            queries.recv().await
-        } else {
-            match tokio::time::timeout_at(budget.window_end, queries.recv()).await {
-                Ok(query) => query,
-                Err(_) => {
-                    write_left_out(&lines, budget.begin(Instant::now()));
-                    continue;
-                }
+        let query = tokio::select! {
+            biased;
+            () = stop.cancelled(), if !queries.is_closed() => {
+                queries.close();
+                continue;
+            }
+            query = queries.recv() => query,
+            () = tokio::time::sleep_until(budget.window_end), if budget.left_out > 0 => {
+                write_left_out(&lines, budget.begin(Instant::now()));
+                continue;
             }
         };
         let Some(query) = query else {
@@ -253,7 +256,9 @@ mod tests {
         for _ in 0..LINES_PER_SECOND + 20 {
             sender.try_send(Arc::clone(&query)).unwrap();
         }
-        drop(sender);
+        // The sender lives on, as that of a worker which is not waited for.
+        let stop = CancellationToken::new();
+        stop.cancel();
         let now = (registry::tests::now(), SystemTime::now());
         let settings = StatisticsSettings {
             slow_queries: 7,
@@ -263,6 +268,7 @@ mod tests {
         let statistics = keeper.statistics();
         run(
             receiver,
+            stop,
             lines.clone(),
             Arc::clone(statistics),
             Arc::clone(&process),
