@@ -125,14 +125,14 @@ impl ClientSession {
         }
     }
 
-    /// A simple query ends the unnamed statement.
-    pub fn on_query(&mut self) {
-        if matches!(self.unnamed, UnnamedStatement::Shared(_)) {
-            self.unnamed = UnnamedStatement::Gone;
-        }
+    /// A simple query ends the unnamed statement. What it was, where that has a name on servers: it is back if the query is skipped.
+    pub fn on_query(&mut self) -> Option<UnnamedStatement> {
+        let ended = matches!(self.unnamed, UnnamedStatement::Shared(_))
+            .then(|| std::mem::replace(&mut self.unnamed, UnnamedStatement::Gone));
         if let Some(unnamed) = &mut self.told_when_bound {
             **unnamed = None;
         }
+        ended
     }
 
     /// What a query's meaning depends on.

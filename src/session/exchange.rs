@@ -254,6 +254,25 @@ pub struct Exchange {
     unsettled: usize,
 }
 
+impl Effect {
+    /// Whether the server gets this statement by it.
+    fn prepares(&self, wanted: &Rc<Statement>) -> bool {
+        match self {
+            Self::Prepared { statement, .. }
+            | Self::Unnamed {
+                prepared: Some(statement),
+                ..
+            } => Rc::ptr_eq(statement, wanted),
+            _ => false,
+        }
+    }
+
+    /// Whether the server loses this statement by it.
+    fn evicts(&self, wanted: &Rc<Statement>) -> bool {
+        matches!(self, Self::Evicted(statement) if Rc::ptr_eq(statement, wanted))
+    }
+}
+
 impl Exchange {
     /// Requests that may be outstanding. A server's replies to that many don't fit into its own output buffer (8 KiB),
     /// so it will have sent some, and waiting for them can't last for ever.
@@ -280,6 +299,30 @@ impl Exchange {
             doubtful_syncs: 0,
             unsettled: 0,
         }
+    }
+
+    /// The server has not got this statement after all. What closes it next has nothing to close: where it is skipped, nothing
+    /// comes back.
+    pub fn on_never_prepared(&mut self, statement: &Rc<Statement>) {
+        let mut touching = self.outstanding.iter_mut().filter(|request| {
+            request.effect.prepares(statement) || request.effect.evicts(statement)
+        });
+        if let Some(next) = touching.next()
+            && next.effect.evicts(statement)
+        {
+            next.effect = Effect::None;
+            self.unsettled -= 1;
+        }
+    }
+
+    /// Whether the server will have this statement when it has come to all that is outstanding. `None`: nothing touches it.
+    pub fn will_have(&self, statement: &Rc<Statement>) -> Option<bool> {
+        let mut effects = self.outstanding.iter().rev().map(|request| &request.effect);
+        effects.find_map(|effect| match effect {
+            effect if effect.prepares(statement) => Some(true),
+            effect if effect.evicts(statement) => Some(false),
+            _ => None,
+        })
     }
 
     /// What the last ReadyForQuery said.

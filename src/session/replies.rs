@@ -455,6 +455,7 @@ impl Replies<'_> {
             .server
             .exchange
             .on_error(state, in_copy_data, self.now, |effect| undone.push(effect));
+        self.server.undo(&undone);
         for effect in undone {
             if let Effect::Closed { name, statement } = &effect {
                 self.client.statements.insert(name, Rc::clone(statement));
@@ -472,7 +473,6 @@ impl Replies<'_> {
             {
                 self.client.statements.forget_failed(name);
             }
-            self.server.undo(&effect);
             if let Effect::Unnamed { before, .. } = effect {
                 self.client.unnamed = before;
                 continue;

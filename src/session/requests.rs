@@ -476,7 +476,7 @@ impl<'a> Requests<'a> {
             return self.pause(Pause::NeedsServer);
         };
         server.on_unnamed_done();
-        self.client.on_query();
+        let ended = self.client.on_query();
         let stray = plan.as_ref().map_or(Stray::None, |plan| plan.stray());
         if stray != Stray::None {
             server.on_stray_commands(text);
@@ -504,7 +504,13 @@ impl<'a> Requests<'a> {
         server.exchange.on_request(OutstandingRequest {
             // A stream for replication lasts as long as it lasts.
             query: (!self.client.is_replication).then_some(query),
-            effect: sent.effect,
+            effect: match (sent.effect, ended) {
+                (Effect::None, Some(before)) => Effect::Unnamed {
+                    before,
+                    prepared: None,
+                },
+                (effect, _) => effect,
+            },
             delivery: sent.delivery,
             ..OutstandingRequest::forwarded(RequestKind::Query)
         });

@@ -402,23 +402,42 @@ impl ServerSession {
         self.unknown.clear();
     }
 
-    /// An effect of a request that failed, or was skipped, is taken back on the server's side.
-    pub fn undo(&mut self, effect: &Effect) {
-        match effect {
-            Effect::None
-            | Effect::Named { .. }
-            | Effect::Local { .. }
-            | Effect::Closed { .. }
-            | Effect::SetAgain(_)
-            | Effect::Deallocated { .. }
-            | Effect::MayForget => {}
-            Effect::Prepared { statement, .. }
-            | Effect::Unnamed {
-                prepared: Some(statement),
-                ..
-            } => self.statements.remove(statement),
-            Effect::Unnamed { prepared: None, .. } => {}
-            Effect::Evicted(statement) => self.statements.insert(Rc::clone(statement)),
+    /// The effects of requests that failed, or were skipped, are taken back on the server's side; the latest stands first. What is
+    /// outstanding was sent behind them, and still holds.
+    pub fn undo(&mut self, effects: &[Effect]) {
+        // Whether the server has a statement before it comes to what is outstanding: what the earliest effect says of it.
+        let mut had: Vec<(&Rc<Statement>, bool)> = Vec::new();
+        for effect in effects {
+            let (statement, has) = match effect {
+                Effect::Prepared { statement, .. }
+                | Effect::Unnamed {
+                    prepared: Some(statement),
+                    ..
+                } => (statement, false),
+                Effect::Evicted(statement) => (statement, true),
+                Effect::Unnamed { prepared: None, .. }
+                | Effect::None
+                | Effect::Named { .. }
+                | Effect::Local { .. }
+                | Effect::Closed { .. }
+                | Effect::SetAgain(_)
+                | Effect::Deallocated { .. }
+                | Effect::MayForget => continue,
+            };
+            had.retain(|(known, _)| !Rc::ptr_eq(known, statement));
+            had.push((statement, has));
+        }
+        for (statement, has) in had {
+            if !has {
+                self.exchange.on_never_prepared(statement);
+            }
+            match self.exchange.will_have(statement).unwrap_or(has) {
+                false => self.statements.remove(statement),
+                true if !self.statements.touch(statement) => {
+                    self.statements.insert(Rc::clone(statement));
+                }
+                true => {}
+            }
         }
     }
 }

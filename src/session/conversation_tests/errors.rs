@@ -125,6 +125,30 @@ fn a_statement_that_was_prepared_and_evicted_in_a_skipped_group_is_not_there() {
 }
 
 #[test]
+fn a_statement_that_failed_and_whose_eviction_is_skipped_is_not_there() {
+    let mut pair = Pair::with(PoolMode::Transaction, 1);
+    // b is to take the place of a, whose failure is not known yet.
+    pair.client(&["P:a|SELEC|||", "S:"]);
+    pair.client(&["E:|||||", "P:b|SELECT 'b'|||", "S:"]);
+    pair.server(&[&error("42601"), "Z:I"]);
+    pair.server(&[&error("34000"), "Z:I"]);
+    assert!(pair.server.as_ref().unwrap().statements.is_empty());
+}
+
+#[test]
+fn a_statement_that_a_later_group_evicts_does_not_come_back_with_an_earlier_one() {
+    let mut pair = Pair::with(PoolMode::Transaction, 1);
+    pair.client(&["P:a|SELECT 'a'|||", "S:"]);
+    pair.server(&["1:", "Z:I"]);
+    // The first group fails ahead of the eviction of a for b; the second one evicts what it finds.
+    pair.client(&["E:|||||", "P:b|SELECT 'b'|||", "S:"]);
+    pair.client(&["P:c|SELECT 'c'|||", "S:"]);
+    pair.server(&[&error("34000"), "Z:I"]);
+    pair.server(&["3:", "1:", "Z:I"]);
+    assert_eq!(pair.server.as_ref().unwrap().statements.len(), 2);
+}
+
+#[test]
 fn what_an_earlier_group_may_not_have_done_is_waited_for() {
     let mut pair = Pair::new();
     pair.client(&["P:s|SELECT 1|||", "S:"]);
