@@ -20,6 +20,7 @@ const LIMITS: Limits = Limits {
     server_lifetime: Duration::from_secs(3600),
     login_retry: Duration::from_secs(15),
     check_after: Some(Duration::from_secs(30)),
+    connects_in_turn: false,
     turn: Turn::LastUsed,
 };
 

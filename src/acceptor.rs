@@ -145,10 +145,10 @@ impl Acceptor {
                     let encryption = visitor.socket.tls().and_then(TlsSession::description);
                     tracing::info!(
                         database = "pgbouncer",
-                        user = &*visitor.user,
+                        user = &*visitor.visit.user,
                         %peer,
                         "login attempt: db=pgbouncer user={} tls={}",
-                        visitor.user,
+                        visitor.visit.user,
                         encryption.as_deref().unwrap_or("no")
                     );
                 }
@@ -239,7 +239,7 @@ impl Acceptor {
             AdmissionError::Lost(_) => (LoginOutcome::Abandoned, None),
             AdmissionError::Greeting(_) => (LoginOutcome::Failed, Some(Rejection::Violation)),
             AdmissionError::Login(_) => (LoginOutcome::Refused, Some(Rejection::Authentication)),
-            AdmissionError::UnknownUser(_)
+            AdmissionError::UnknownUser { .. }
             | AdmissionError::TlsRequired
             | AdmissionError::NoRule
             | AdmissionError::Rejected
@@ -276,6 +276,10 @@ impl Acceptor {
             ErrorTexts::PostgreSql => None,
             ErrorTexts::PgBouncer => error.words_of_pgbouncer(config.auth.method),
         };
+        if let (AdmissionError::Inquiry(_), Some(_)) = (error, &words) {
+            // What the words leave out.
+            tracing::warn!(%peer, "{error}");
+        }
         if let Some(rejection) = rejection {
             let why = words.clone().unwrap_or_else(|| error.to_string());
             self.process.clients_rejected.of(rejection).increase();

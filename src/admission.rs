@@ -3,6 +3,7 @@
 mod entrance;
 mod rules;
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -81,15 +82,24 @@ pub struct Visitor {
     /// Its connection. AuthenticationOk has been sent.
     pub socket: Socket,
     /// Who it is.
-    pub user: Box<str>,
-    /// What it may do.
-    pub role: ConsoleRole,
+    pub visit: Visit,
     /// What it sent ahead.
     pub ahead: Vec<u8>,
     /// Its number among all connections.
     pub serial: u64,
     /// When it was accepted.
     pub accepted_at: Instant,
+}
+
+/// Who wants to use the console.
+#[derive(Debug)]
+pub struct Visit {
+    /// Who it is.
+    pub user: Box<str>,
+    /// What it may do.
+    pub role: ConsoleRole,
+    /// Its place among the clients of the console and its user. `None`: it does not count.
+    pub allowance: Option<Allowance>,
 }
 
 /// A place among the clients that there may be; given up when it is dropped.
@@ -190,8 +200,13 @@ pub enum AdmissionError {
     #[error("client connections exceeded (max_user_client_connections)")]
     UserFull,
     /// There is no such user, and nobody asked for a password.
-    #[error("role \"{}\" does not exist", String::from_utf8_lossy(.0))]
-    UnknownUser(Box<[u8]>),
+    #[error("role \"{}\" does not exist", String::from_utf8_lossy(.name))]
+    UnknownUser {
+        /// The name.
+        name: Box<[u8]>,
+        /// Whether a server was asked for it.
+        was_asked: bool,
+    },
     /// There is no such database.
     #[error("database \"{}\" does not exist", String::from_utf8_lossy(.0))]
     UnknownDatabase(Box<[u8]>),
@@ -220,7 +235,9 @@ impl AdmissionError {
             Self::TlsRequired | Self::NoRule | Self::Rejected | Self::Certificate | Self::Peer => {
                 Some(self.fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION))
             }
-            Self::UnknownUser(_) => Some(self.fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION)),
+            Self::UnknownUser { .. } => {
+                Some(self.fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION))
+            }
             Self::UnknownDatabase(_) => Some(self.fatal(SqlState::INVALID_CATALOG_NAME)),
             Self::NotAllowed => Some(self.fatal(SqlState::PROTOCOL_VIOLATION)),
         }
@@ -230,14 +247,17 @@ impl AdmissionError {
     fn is_failed_proof(&self) -> bool {
         matches!(
             self,
-            Self::Login(_) | Self::Certificate | Self::UnknownUser(_)
+            Self::Login(_) | Self::Certificate | Self::UnknownUser { .. }
         )
     }
 
     /// What PgBouncer would say, where it has other words for it.
     pub fn words_of_pgbouncer(&self, method: AuthMethod) -> Option<String> {
         Some(match self {
-            Self::UnknownUser(_) => "\"trust\" authentication failed".into(),
+            Self::UnknownUser {
+                was_asked: true, ..
+            } => "no such user".into(),
+            Self::UnknownUser { .. } => "\"trust\" authentication failed".into(),
             Self::UnknownDatabase(name) => {
                 format!("no such database: {}", String::from_utf8_lossy(name))
             }
@@ -245,6 +265,11 @@ impl AdmissionError {
                 AuthMethod::ScramSha256 => "SASL authentication failed".into(),
                 _ => "password authentication failed".into(),
             },
+            Self::Inquiry(InquiryError::Connect(error)) if error.refusal().is_some() => {
+                error.reason().into_owned()
+            }
+            Self::Inquiry(error @ InquiryError::Disabled(_)) => error.to_string(),
+            Self::Inquiry(_) => "bouncer config error".into(),
             _ => return None,
         })
     }
@@ -265,6 +290,8 @@ pub struct Gate {
     /// Whose logins have failed.
     backoff: Mutex<Backoff>,
     clock: fn() -> Instant,
+    /// Databases that nobody new may use.
+    disabled: Mutex<HashSet<Box<str>>>,
     /// How many clients there are.
     taken: Arc<AtomicUsize>,
     /// How many of them by database and by user.
@@ -281,6 +308,7 @@ impl Gate {
             clock,
             rules: RwLock::new(Arc::new(rules_of(config))),
             mock_secret: MockSecret::new(random()),
+            disabled: Mutex::default(),
             taken: Arc::default(),
             clients: Arc::default(),
             process,
@@ -297,6 +325,21 @@ impl Gate {
     /// The configuration that those who arrive now go by.
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.rules().config)
+    }
+
+    /// From now on nobody new may use the database, or everybody again. Its clients are turned away by the workers; here nobody is
+    /// asked about in it.
+    pub fn set_disabled(&self, database: &str, is_disabled: bool) {
+        let mut disabled = self.disabled.lock().unwrap_or_else(PoisonError::into_inner);
+        match is_disabled {
+            true => drop(disabled.insert(database.into())),
+            false => drop(disabled.remove(database)),
+        }
+    }
+
+    fn is_disabled(&self, database: &str) -> bool {
+        let disabled = self.disabled.lock().unwrap_or_else(PoisonError::into_inner);
+        disabled.contains(database)
     }
 
     /// How many clients there are by database and by user.
@@ -319,10 +362,9 @@ impl Gate {
         let mut entrance = Entrance::new(socket, login);
         match self.admit_at(&mut entrance).await {
             Ok(Admission::Cancel(key)) => Ok(Arrival::Cancel(key, entrance.socket)),
-            Ok(Admission::Console(user, role)) => Ok(Arrival::Console(Visitor {
+            Ok(Admission::Console(visit)) => Ok(Arrival::Console(Visitor {
                 socket: entrance.socket,
-                user,
-                role,
+                visit,
                 ahead: entrance.input.to_vec(),
                 serial,
                 accepted_at,
@@ -397,7 +439,11 @@ impl Gate {
         if is_for_console && user == CONSOLE_USER && entrance.is_of_this_user() {
             encode::authentication_ok(&mut entrance.out);
             entrance.flush().await?;
-            return Ok(Admission::Console(CONSOLE_USER.into(), ConsoleRole::Admin));
+            return Ok(Admission::Console(Visit {
+                user: CONSOLE_USER.into(),
+                role: ConsoleRole::Admin,
+                allowance: None,
+            }));
         }
         let address = match entrance.socket.stream().peer() {
             Peer::Tcp(address) => Some(address.ip()),
@@ -417,35 +463,55 @@ impl Gate {
         if is_for_console {
             let role = rules.config.console.role_of(&user);
             let role = role.ok_or(AdmissionError::NotAllowed)?;
+            // Whoever may set the limits is not kept out by them.
+            let allowance = self.allow(&rules.config, &message, role == ConsoleRole::Admin)?;
             entrance.flush().await?;
-            return Ok(Admission::Console((*user).into(), role));
+            let visit = Visit {
+                user: (*user).into(),
+                role,
+                allowance: Some(allowance),
+            };
+            return Ok(Admission::Console(visit));
         }
         let mut place =
             Place::take(&self.taken, limit, &self.process).ok_or(AdmissionError::Full)?;
         if rules.config.database(&database).is_none() {
             return Err(AdmissionError::UnknownDatabase(message.database));
         }
-        let account = Account {
-            database: text(&message.database),
-            user: text(&message.user),
-        };
-        let settings = rules.config.pool_settings(&account.database, &account.user);
-        let ceilings = Ceilings {
-            pool: None,
-            database: settings.max_database_client_connections,
-            user: settings.max_user_client_connections,
-        };
-        let allowance = self.clients.take(&Arc::new(account), ceilings);
-        place.allowance = Some(allowance.map_err(|full| match full {
-            Full::Database | Full::Pool => AdmissionError::DatabaseFull,
-            Full::User => AdmissionError::UserFull,
-        })?);
+        place.allowance = Some(self.allow(&rules.config, &message, false)?);
         entrance.flush().await?;
         Ok(Admission::Client {
             message,
             version,
             credentials,
             place,
+        })
+    }
+
+    /// A place among the clients of the database and the user.
+    fn allow(
+        &self,
+        config: &Config,
+        message: &StartupMessage,
+        is_unlimited: bool,
+    ) -> Result<Allowance, AdmissionError> {
+        let account = Account {
+            database: text(&message.database),
+            user: text(&message.user),
+        };
+        let settings = config.pool_settings(&account.database, &account.user);
+        let ceilings = match is_unlimited {
+            true => Ceilings::default(),
+            false => Ceilings {
+                pool: None,
+                database: settings.max_database_client_connections,
+                user: settings.max_user_client_connections,
+            },
+        };
+        let allowance = self.clients.take(&Arc::new(account), ceilings);
+        allowance.map_err(|full| match full {
+            Full::Database | Full::Pool => AdmissionError::DatabaseFull,
+            Full::User => AdmissionError::UserFull,
         })
     }
 
@@ -493,14 +559,18 @@ impl Gate {
         // Who is configured without a password may have one on the server.
         let inquiry = match (demand.proof, configured.map(|user| &user.password)) {
             (Proof::Any, _) | (_, Some(Some(_))) => None,
-            (_, Some(None) | None) => rules.inquiry(visitor.database),
+            (_, Some(None) | None) => rules.inquiry(visitor.database)?,
         };
         let found = match &inquiry {
+            Some(inquiry) if self.is_disabled(&inquiry.place) => {
+                return Err(InquiryError::Disabled(inquiry.place.clone()).into());
+            }
             // Boxed, as what is rarer below: the future of a login is moved a few times.
             Some(inquiry) => Box::pin(self.inquiries.ask(inquiry, user, self.clock)).await?,
             None => None,
         };
-        let is_known = configured.is_some() || found.is_some();
+        let was_asked = inquiry.is_some();
+        let is_known = configured.is_some_and(|user| user.is_known) || found.is_some();
         let challenge = match demand.proof {
             Proof::Challenge(challenge) => challenge,
             Proof::Any => {
@@ -554,7 +624,10 @@ impl Gate {
             scram_keys,
         } = entrance.log_in(request).await?;
         if !is_known && demand.proof != Proof::Any {
-            return Err(AdmissionError::UnknownUser(message.user.clone()));
+            return Err(AdmissionError::UnknownUser {
+                name: message.user.clone(),
+                was_asked,
+            });
         }
         Ok(Credentials {
             password: password.or_else(|| found?.password),
@@ -580,8 +653,7 @@ enum Admission {
         place: Place,
     },
     Cancel(CancelKey),
-    /// Who wants to use the console, and what they may do there.
-    Console(Box<str>, ConsoleRole),
+    Console(Visit),
 }
 
 /// Names were checked against the configuration, which is text.

@@ -28,6 +28,8 @@ use crate::session::server_login::ServerRefusal;
 /// What is asked, and where.
 #[derive(Clone, Debug)]
 pub struct Inquiry {
+    /// The configuration's name of the database that it is asked in.
+    pub place: Box<str>,
     /// The server, and who asks there.
     pub target: ServerTarget,
     /// The query: a name and a password for `$1`.
@@ -52,6 +54,15 @@ pub struct FoundUser {
 /// Why nothing could be found out.
 #[derive(Debug, Error)]
 pub enum InquiryError {
+    /// There is no such database to ask in. The text is PgBouncer's.
+    #[error("authentication database \"{0}\" is not configured")]
+    Unconfigured(Box<str>),
+    /// Nobody new may use the database to ask in. The text is PgBouncer's.
+    #[error("authentication database \"{0}\" is disabled")]
+    Disabled(Box<str>),
+    /// The console is no database to ask in. The text is PgBouncer's.
+    #[error("cannot use the reserved \"{0}\" database as an auth_dbname")]
+    Reserved(Box<str>),
     /// The server can't be asked.
     #[error("{0}")]
     Connect(#[from] ConnectError),
@@ -203,7 +214,8 @@ async fn ask_on(
     };
     let logged_in = timer::timeout(inquiry.timeout, connecting)
         .await
-        .unwrap_or(Err(ConnectError::TimedOut))?;
+        .unwrap_or(Err(ConnectError::TimedOut))
+        .inspect_err(|error| log_failure(inquiry, error))?;
     let mut socket = logged_in.socket;
     let found = ask_at(&mut socket, &inquiry.query, user).await?;
     *kept = Some(Open {
@@ -257,6 +269,27 @@ async fn ask_at(
             return Err(InquiryError::Broken);
         }
     }
+}
+
+/// In PgBouncer's words, as when a pool's server can't be logged in to.
+fn log_failure(inquiry: &Inquiry, error: &ConnectError) {
+    let target = &inquiry.target;
+    if let Some((severity, message)) = error.refusal() {
+        tracing::warn!(
+            database = &*target.database,
+            user = &*target.user,
+            server = %target.in_words(),
+            "server login failed: {severity} {message}",
+        );
+    }
+    tracing::info!(
+        database = &*target.database,
+        user = &*target.user,
+        server = %target.in_words(),
+        %error,
+        "closing because: {} (age=0s)",
+        error.reason(),
+    );
 }
 
 /// What the server has said so far.

@@ -1,8 +1,9 @@
 //! The command line, and the configuration that it names.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::files::{Files, LoadError};
 
@@ -89,9 +90,36 @@ pub struct DevOptions {
 /// Where a configuration is when none is named.
 const USUAL: [&str; 2] = ["config.toml", "/etc/pgspan/config.toml"];
 
+/// The name of the program in whose place this one may have been put.
+const PGBOUNCER: &str = "pgbouncer";
+
+/// Whose version that one has, and ours.
+const IN_ITS_PLACE: &str = concat!("1.25.2\npgspan ", env!("CARGO_PKG_VERSION"));
+
 impl CommandLine {
+    /// What the process was told; with what is no command line, and with questions for help and the version, it ends here.
+    ///
+    /// Called by the name of `pgbouncer` it says first which version of that it stands for, as SHOW VERSION does.
+    pub fn of_process() -> Self {
+        let mut arguments = std::env::args_os();
+        let name = arguments.next().map(PathBuf::from).unwrap_or_default();
+        let is_in_its_place = name.file_name().is_some_and(|name| name == PGBOUNCER);
+        Self::parsed(is_in_its_place, std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn parsed(
+        is_in_its_place: bool,
+        arguments: impl Iterator<Item = OsString>,
+    ) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        if is_in_its_place {
+            command = command.name("PgBouncer").version(IN_ITS_PLACE);
+        }
+        Self::from_arg_matches(&command.try_get_matches_from(arguments)?)
+    }
+
     /// The command; without one named, it is `run`.
-    pub fn command(self) -> Command {
+    pub fn chosen(self) -> Command {
         self.command.unwrap_or(Command::Run(self.run))
     }
 }
@@ -130,6 +158,18 @@ mod tests {
         assert_eq!(parse(&["run", "other.toml"]), run("other.toml"));
         assert_eq!(parse(&[]), parse(&["run"]));
         assert_eq!(parse(&[]), Command::Run(RunOptions::default()));
+    }
+
+    #[test]
+    fn in_pgbouncers_place_its_version_is_told_first() {
+        let said = |is_in_its_place| {
+            let arguments = ["pgbouncer", "--version"].map(OsString::from).into_iter();
+            let said = CommandLine::parsed(is_in_its_place, arguments).unwrap_err();
+            said.to_string()
+        };
+        let shown = format!("PgBouncer {}\n", crate::admin::PGBOUNCER_VERSION);
+        assert!(said(true).starts_with(&shown), "{}", said(true));
+        assert!(said(false).starts_with("pgspan "));
     }
 
     #[test]
@@ -213,6 +253,6 @@ mod tests {
         let all = std::iter::once(&"pgspan").chain(arguments);
         CommandLine::try_parse_from(all)
             .expect("a command line")
-            .command()
+            .chosen()
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::admission::{Admitted, Place};
 use crate::auth::credentials::Credentials;
-use crate::config::choices::PoolMode;
+use crate::config::choices::{ErrorTexts, PoolMode};
 use crate::link::{Link, Parting};
 use crate::net::lane::Lane;
 use crate::net::socket::Socket;
@@ -278,7 +278,8 @@ async fn prepare(
     } = StartupSettings::read(
         parameters.iter().map(|(name, value)| (*name, &**value)),
         &terms.settings.ignore_startup_parameters,
-    )?;
+    )
+    .map_err(|refused| in_words_of(shard.config().auth.error_texts, refused))?;
     let welcome = pool.welcome(&settings).await?;
     let application_name =
         application_name.map(|name| clean_application_name(&name, welcome.server_version));
@@ -317,6 +318,14 @@ async fn prepare(
         card,
         server: None,
     })
+}
+
+/// What a client reads whose startup packet has options that are none.
+fn in_words_of(texts: ErrorTexts, mut refused: ErrorResponse) -> ErrorResponse {
+    if texts == ErrorTexts::PgBouncer && refused.code == SqlState::SYNTAX_ERROR {
+        refused.message = "unsupported options startup parameter: only '-c config=val' and '--config=val' are allowed".into();
+    }
+    refused
 }
 
 /// PgBouncer's words, which people search their logs for.

@@ -55,6 +55,8 @@ struct Written {
     with: Option<String>,
     /// What `SET` has changed since.
     set: Vec<(Box<str>, Box<str>)>,
+    /// What it was to change of TLS, and is incomplete yet: a certificate whose key comes next.
+    incomplete: Vec<(Box<str>, Box<str>)>,
 }
 
 enum Text {
@@ -101,6 +103,7 @@ impl Files {
             config,
             with,
             set: Vec::new(),
+            incomplete: Vec::new(),
         })
     }
 
@@ -169,7 +172,7 @@ impl Source for FileSource {
         Ok(checked)
     }
 
-    fn set(&self, key: &str, value: &str) -> Result<Checked, Refused> {
+    fn set(&self, key: &str, value: &str) -> Result<Option<Checked>, Refused> {
         let mut kept = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(written) = kept.as_mut() else {
             return Err(Refused("the configuration was not read".into()));
@@ -182,14 +185,41 @@ impl Source for FileSource {
                 .map(drop)
                 .map_err(Refused)?,
         }
+        let change = (Box::from(key), Box::from(value));
         let before = written.set.clone();
-        written.set.retain(|(known, _)| **known != *key);
-        written.set.push((key.into(), value.into()));
-        self.files.checked(written).map_err(|error| {
+        let incomplete = std::mem::take(&mut written.incomplete);
+        let together = incomplete.iter().cloned().chain([change.clone()]);
+        written.set = with_changes(&before, together);
+        let error = match self.files.checked(written) {
+            Ok(checked) => return Ok(Some(checked)),
+            Err(error) => error,
+        };
+        written.incomplete = incomplete;
+        if ini::is_of_tls(key) && ini::line_of(key, value, Path::new("")).is_ok() {
+            written.set = before;
+            written.incomplete = with_changes(&written.incomplete, [change]);
+            return Ok(None);
+        }
+        written.set = with_changes(&before, [change]);
+        self.files.checked(written).map(Some).map_err(|_| {
             written.set = before;
             Refused(error.to_string())
         })
     }
+}
+
+/// These, and behind them the `changes`, which win.
+fn with_changes(
+    before: &[(Box<str>, Box<str>)],
+    changes: impl IntoIterator<Item = (Box<str>, Box<str>)>,
+) -> Vec<(Box<str>, Box<str>)> {
+    changes
+        .into_iter()
+        .fold(before.to_vec(), |mut all, change| {
+            all.retain(|(known, _)| *known != change.0);
+            all.push(change);
+            all
+        })
 }
 
 /// By the name's end, or else by what it says: sections of PgBouncer, or its comments.

@@ -495,7 +495,8 @@ impl Link {
     }
 
     /// The client gets a server.
-    fn link(&mut self, server: Box<ServerConnection>, now: Instant) {
+    fn link(&mut self, mut server: Box<ServerConnection>, now: Instant) {
+        server.is_unused = false;
         server.lane.socket.on_new_reader();
         self.pool.metrics.pgbouncer.assignments.increase();
         server.card.request_at.set(now);

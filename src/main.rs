@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use pgspan::cli::{Command, CommandLine, ConfigArgument, DevOptions, ImportArgument, RunOptions};
 use pgspan::config::choices::LogLevel;
 use pgspan::config::{Checked, Config};
@@ -15,7 +13,7 @@ use pgspan::{app, dev};
 const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
-    match CommandLine::parse().command() {
+    match CommandLine::of_process().chosen() {
         Command::Run(options) => run(options),
         Command::Check(argument) => match load(argument) {
             Some((files, _)) => {

@@ -19,11 +19,12 @@ pub trait Source: Send + Sync {
     /// If it cannot be read, or is wrong.
     fn read(&self) -> Result<Checked, Refused>;
 
-    /// What it was when it was read last, with one more setting of PgBouncer's name changed, until it is read again.
+    /// What it was when it was read last, with one more setting of PgBouncer's name changed, until it is read again. `None`: it is
+    /// kept, and holds when others have been changed that it needs.
     ///
     /// # Errors
     /// If there is no such setting, or it cannot be this.
-    fn set(&self, key: &str, value: &str) -> Result<Checked, Refused>;
+    fn set(&self, key: &str, value: &str) -> Result<Option<Checked>, Refused>;
 }
 
 /// Why a configuration was not taken: what is wrong with it, for the log.
@@ -78,14 +79,16 @@ impl Reloader {
         Ok(())
     }
 
-    /// Changes one setting by PgBouncer's name of it, until the configuration is read again.
+    /// Changes one setting by PgBouncer's name of it, until the configuration is read again. Whether it holds already.
     ///
     /// # Errors
     /// If there is no such setting, or it cannot be this; nothing has changed then.
-    pub async fn set(&self, key: &str, value: &str) -> Result<(), Refused> {
-        let Checked { config, .. } = self.source.set(key, value)?;
+    pub async fn set(&self, key: &str, value: &str) -> Result<bool, Refused> {
+        let Some(Checked { config, .. }) = self.source.set(key, value)? else {
+            return Ok(false);
+        };
         self.replace(|_| config).await;
-        Ok(())
+        Ok(true)
     }
 
     /// Replaces what holds by what `change` makes of it, but for what needs a restart.
@@ -104,6 +107,11 @@ impl Reloader {
             worker.send(Mail::Reload(Arc::clone(&next))).await;
         }
         *current = next;
+    }
+
+    /// Who lets clients in.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// What holds.

@@ -127,6 +127,8 @@ pub struct ServerConnection {
     pub generation: u64,
     /// Its place among the servers that there may be.
     pub allowance: Option<Allowance>,
+    /// No client has had it yet.
+    pub is_unused: bool,
 }
 
 /// Who a server is, for those who want to cancel its query.
@@ -274,6 +276,17 @@ impl ConnectError {
         )
     }
 
+    /// The server's own words where it does not let us in: how bad it is, and why.
+    pub fn refusal(&self) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
+        match self {
+            Self::Login(ServerLoginError::Refused(refusal)) => Some((
+                String::from_utf8_lossy(&refusal.severity),
+                String::from_utf8_lossy(&refusal.message),
+            )),
+            _ => None,
+        }
+    }
+
     /// Why, in PgBouncer's words. The address stays in the log: clients need not know what is behind the proxy.
     pub fn reason(&self) -> Cow<'static, str> {
         match self {
@@ -287,6 +300,7 @@ impl ConnectError {
                     .into_owned()
                     .into()
             }
+            Self::Login(ServerLoginError::WrongKindOfPassword(_)) => "wrong password type".into(),
             Self::Login(error) => format!("server login failed: {error}").into(),
             Self::ConnectQuery => "exec_on_connect query failed".into(),
         }
@@ -349,6 +363,7 @@ impl ServerConnection {
             connected_at,
             generation: 0,
             allowance: None,
+            is_unused: true,
         };
         Ok((connection, scram_keys))
     }

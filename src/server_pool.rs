@@ -178,6 +178,8 @@ impl ServerPool {
         self.pool.borrow_mut().set_limits(limits);
         if before.target != self.terms.borrow().target {
             self.scram_keys.borrow_mut().take();
+            self.login_failure.take();
+            self.pool.borrow_mut().forget_failure();
             self.reconnect();
         }
         self.advance((self.neighbours.clock)());
@@ -254,6 +256,7 @@ impl ServerPool {
             Asked::Server(server) => Ok(server),
             Asked::Refused(refusal) => Err(refusal),
             Asked::Wait(ticket, _) => {
+                ticket.set_login();
                 // If the caller is dropped while it waits, the place in the queue is given up.
                 let place = Place {
                     pool: Rc::clone(self),
@@ -390,8 +393,10 @@ impl ServerPool {
     /// Keeps the limits of time: ends waits that are too long, closes servers that are idle or alive for too long.
     pub fn keep_time(self: &Rc<Self>, now: Instant) {
         let overdue = self.pool.borrow_mut().remove_overdue(now);
-        for ticket in overdue {
-            ticket.grant(Err(Refusal::TimedOut));
+        if let Some((_, why)) = self.terms.borrow().patience() {
+            for ticket in overdue {
+                ticket.grant(Err(why.clone()));
+            }
         }
         self.pool
             .borrow_mut()

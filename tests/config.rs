@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use pgspan::config::choices::{Compression, OnMissing, OtlpProtocol, PoolMode, WorkerCount};
 use pgspan::config::secret::Secret;
-use pgspan::config::tls::TextFile;
+use pgspan::config::tls::{Authorities, TextFile};
 use pgspan::config::{Config, ConfigErrors, ConsoleRole, Host, Otlp, PasswordFile};
 
 // What is written.
@@ -639,7 +639,8 @@ fn the_files_for_tls_come_from_the_table_or_the_variables() {
     let texts = |variables: &[(&str, &str)]| {
         let tls = load(table, variables).unwrap().0.otlp.tls;
         let text = |file: Option<TextFile>| file.map(|file| file.text.expose().to_owned());
-        [text(tls.ca), text(tls.cert), text(tls.key)].map(Option::unwrap)
+        let ca = tls.ca.as_ref().and_then(Authorities::file).cloned();
+        [text(ca), text(tls.cert), text(tls.key)].map(Option::unwrap)
     };
     assert_eq!(texts(&[]), ["A", "B", "C"]);
     let general = ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/general");

@@ -29,7 +29,7 @@ use tonic::transport::server::TcpIncoming;
 
 use pgspan::config::choices::OtlpProtocol;
 use pgspan::config::secret::Secret;
-use pgspan::config::tls::TextFile;
+use pgspan::config::tls::{Authorities, TextFile};
 use pgspan::protocol::error_response::SqlState;
 use pgspan::session::query_record::{Outcome, Phases, QueryKind, QueryRecord, QueueCause};
 use pgspan::telemetry::exporter::{OtlpEndpoint, OtlpSettings};
@@ -286,10 +286,10 @@ async fn an_endpoint_or_header_that_can_not_work_is_refused_at_the_start() {
             .to_string()
     };
     let mut https = settings("https://collector.example", OtlpProtocol::HttpProtobuf);
-    https.tls.ca = Some(TextFile {
+    https.tls.ca = Some(Authorities::Of(TextFile {
         name: "ca.crt".into(),
         text: Secret::new("rubbish"),
-    });
+    }));
     assert_eq!(
         refusal(&https),
         "otlp: ca.crt: there is no certificate in it"

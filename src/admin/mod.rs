@@ -189,7 +189,12 @@ impl Console {
 
     async fn set(&self, key: &str, value: &str) -> Answer {
         match self.reloader.set(key, value).await {
-            Ok(()) => Answer::Done(format!("SET {key}={value}").into()),
+            Ok(true) => Answer::Done(format!("SET {key}={value}").into()),
+            Ok(false) => {
+                let notice = "TLS settings could not be applied, still using old configuration";
+                let notice = ErrorResponse::notice(SqlState::SUCCESSFUL_COMPLETION, notice);
+                Answer::Noticed(notice, format!("SET {key}={value}").into())
+            }
             Err(why) => {
                 let error = ErrorResponse::error(SqlState::PROTOCOL_VIOLATION, "SET failed");
                 Answer::Failed(error.with_detail(why.to_string()))

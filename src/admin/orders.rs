@@ -195,6 +195,7 @@ impl Console {
             return answer;
         }
         self.standing().disabled.insert(name.into());
+        self.reloader.gate().set_disabled(name, true);
         self.tell(name, |shard, name| shard.neighbours().disable(name))
             .await;
         Answer::Done("DISABLE".into())
@@ -210,6 +211,7 @@ impl Console {
             return answer;
         }
         self.standing().disabled.remove(name);
+        self.reloader.gate().set_disabled(name, false);
         self.tell(name, |shard, name| shard.neighbours().enable(name))
             .await;
         Answer::Done("ENABLE".into())

@@ -143,7 +143,12 @@ impl Sight<'_> {
             Value::Null,
             Value::Int(0),
             Value::Int(0),
-            Value::Int(0),
+            Value::count(
+                self.config
+                    .pool
+                    .max_database_client_connections
+                    .map_or(0, |limit| limit.get()),
+            ),
             Value::count(self.visitors.len()),
             Value::Int(0),
             Value::Int(0),

@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 use crate::admin::conversation::{Conversation, Step};
 use crate::admin::visitors::Guest;
 use crate::admin::{Console, PGBOUNCER_VERSION};
-use crate::admission::Visitor;
+use crate::admission::{Visit, Visitor};
 use crate::net::socket::Socket;
 use crate::net::timer;
 use crate::protocol::backend::TransactionStatus;
@@ -37,12 +37,16 @@ impl From<io::Error> for End {
 pub(super) async fn serve(console: &Console, visitor: Visitor) {
     let Visitor {
         mut socket,
-        user,
-        role,
+        visit,
         ahead,
         serial,
         accepted_at,
     } = visitor;
+    let Visit {
+        user,
+        role,
+        allowance: _counted_until_the_end,
+    } = visit;
     let guest = Guest::new(serial, user, role, &socket, accepted_at);
     let presence = console.visitors.welcome(guest);
     let guest = &*presence.guest;

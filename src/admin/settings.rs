@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::admin::table::Value;
 use crate::config::choices::{AuthMethod, PoolMode};
-use crate::config::tls::{TextFile, TlsMode};
+use crate::config::tls::{Authorities, TextFile, TlsMode};
 use crate::config::{Config, UnixSocket};
 
 /// A setting.
@@ -188,7 +188,7 @@ const SETTINGS: &[Setting] = &[
     }),
     unset("client_tls13_ciphers", Some(""), true),
     live("client_tls_ca_file", "", |config| {
-        file(config.listen.tls.ca.as_ref())
+        file((config.listen.tls.ca.as_ref()).and_then(Authorities::file))
     }),
     live("client_tls_cert_file", "", |config| {
         file(config.listen.tls.cert.as_ref())
@@ -330,7 +330,7 @@ const SETTINGS: &[Setting] = &[
     }),
     unset("server_tls13_ciphers", Some(""), true),
     live("server_tls_ca_file", "", |config| {
-        file(config.server_tls.ca.as_ref())
+        file((config.server_tls.ca.as_ref()).and_then(Authorities::file))
     }),
     live("server_tls_cert_file", "", |config| {
         file(config.server_tls.cert.as_ref())

@@ -8,10 +8,10 @@ use crate::auth::ident::IdentMaps;
 use crate::auth::rule_words::LineError;
 use crate::auth::scram::{MockSecret, SALT_LENGTH, ScramVerifier};
 use crate::auth::verifier::{Likeness, Verifier};
-use crate::auth_query::Inquiry;
-use crate::config::Config;
+use crate::auth_query::{Inquiry, InquiryError};
 use crate::config::choices::AuthMethod;
 use crate::config::tls::TextFile;
+use crate::config::{CONSOLE_NAMES, Config};
 use crate::net::tls::{ClientCertificates, ClientTls, TlsError};
 use crate::server::ServerTarget;
 use crate::session::client_login::Challenge;
@@ -190,23 +190,32 @@ impl Rules {
     }
 
     /// Which server is asked about users that are not configured, and what, for clients of this database.
-    pub(super) fn inquiry(&self, database: &str) -> Option<Inquiry> {
+    pub(super) fn inquiry(&self, database: &str) -> Result<Option<Inquiry>, InquiryError> {
         let config = &self.config;
         let auth = &config.auth;
-        let own = config.database(database)?;
-        let asker = own.auth_user.as_ref().or(auth.user.as_ref())?;
+        let Some(own) = config.database(database) else {
+            return Ok(None);
+        };
+        let Some(asker) = own.auth_user.as_ref().or(auth.user.as_ref()) else {
+            return Ok(None);
+        };
         let place = own.auth_dbname.as_ref().or(auth.dbname.as_ref());
         let place = place.map_or(database, |name| name);
-        let mut target = ServerTarget::of(config, place, asker)?;
+        if CONSOLE_NAMES.contains(&place) {
+            return Err(InquiryError::Reserved(place.into()));
+        }
+        let mut target = ServerTarget::of(config, place, asker)
+            .ok_or_else(|| InquiryError::Unconfigured(place.into()))?;
         target.user = asker.clone();
         target.password = config.user(asker).and_then(|user| user.password.clone());
-        Some(Inquiry {
+        Ok(Some(Inquiry {
+            place: place.into(),
             target,
             query: own.auth_query.as_ref().unwrap_or(&auth.query).clone(),
             timeout: config.pool_settings(place, asker).server_connect_timeout,
             cache_size: auth.cache_size,
             cache_ttl: auth.cache_ttl,
-        })
+        }))
     }
 
     /// What a user looks like who is not known.

@@ -135,6 +135,7 @@ pub(super) struct DatabaseTable {
 pub(super) struct UserTable {
     pub(super) password: Option<SecretText>,
     pub(super) password_file: Option<PathBuf>,
+    pub(super) known: Option<bool>,
     pub(super) tags: BTreeMap<Box<str>, Box<str>>,
     pub(super) pool: PoolOverrides,
 }

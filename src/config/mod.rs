@@ -285,6 +285,8 @@ impl fmt::Display for Host {
 pub struct User {
     /// The password, or a SCRAM verifier in PostgreSQL's form; `None` only when nobody is asked for one.
     pub password: Option<Secret>,
+    /// Whether there is such a user. Else these are settings of one that a userlist or `auth_query` may tell of.
+    pub is_known: bool,
     /// Tags that every query gets; they win over the database's.
     pub tags: BTreeMap<Box<str>, Box<str>>,
     /// What differs in this user's pools, in every database.

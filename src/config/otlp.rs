@@ -13,7 +13,7 @@ use super::file::OtlpTable;
 use super::findings::Findings;
 use super::resolve::{Surroundings, read_file};
 use super::secret::Secret;
-use super::tls::{Secrecy, Tls, TlsMode};
+use super::tls::{Authorities, Secrecy, Tls, TlsMode};
 
 /// Where spans go and how they wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -242,9 +242,10 @@ impl Otlp {
                 Secrecy::Secret,
             ),
         ];
-        let Tls { ca, cert, key, .. } = &mut self.tls;
+        let mut ca = None;
+        let Tls { cert, key, .. } = &mut self.tls;
         for ((file, written), (name, variables, secrecy)) in
-            [ca, cert, key].into_iter().zip(written).zip(FILES)
+            [&mut ca, cert, key].into_iter().zip(written).zip(FILES)
         {
             let mut variables = Variables {
                 environment: surroundings.environment,
@@ -258,6 +259,7 @@ impl Otlp {
                     read_file(&path, &["otlp", name], secrecy, surroundings, findings)
                 });
         }
+        self.tls.ca = ca.map(Authorities::Of);
         if self.tls.cert.is_some() != self.tls.key.is_some() {
             findings.error(&["otlp", "cert"], "`cert` and `key` belong together");
         }

@@ -6,7 +6,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::Statistics;
 use super::defaults::DEFAULT_PORT;
 use super::file::StatisticsTable;
 use super::file::{
@@ -23,6 +22,7 @@ use super::{
     Annotation, Auth, Config, Console, Database, Dns, Drain, HbaFile, Host, Http, Listen, Log,
     Otlp, PasswordFile, Peer, Process, SlowQuery, Tcp, Trace, UnixSocket, User, Workers,
 };
+use super::{CONSOLE_NAMES, Statistics};
 
 /// What a configuration may ask of the outside.
 pub(super) struct Surroundings<'a> {
@@ -223,6 +223,10 @@ fn resolve_auth(
         add_users(userlist, users, findings);
     }
     let named = |name: Option<Box<str>>| name.filter(|name| !name.is_empty());
+    if let Some(name) = (table.dbname.as_deref()).filter(|name| CONSOLE_NAMES.contains(name)) {
+        let message = format!("cannot use the reserved \"{name}\" database as an auth_dbname");
+        findings.warn(&["auth", "dbname"], message);
+    }
     Auth {
         method: table.method.unwrap_or(default.method),
         error_texts: table.error_texts.unwrap_or(default.error_texts),
@@ -258,6 +262,7 @@ fn add_users(userlist: &TextFile, users: &mut BTreeMap<Box<str>, User>, findings
     };
     for line in lines {
         let user = users.entry((*line.user).into()).or_default();
+        user.is_known = true;
         if user.password.is_none() && !line.password.is_empty() {
             user.password = Some(Secret::new(&*line.password));
         }
@@ -489,6 +494,7 @@ fn resolve_user(
         }
     };
     User {
+        is_known: table.known.unwrap_or(true) || password.is_some(),
         password,
         tags: table.tags,
         pool: table.pool,

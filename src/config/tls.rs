@@ -71,6 +71,28 @@ pub struct TextFile {
     pub text: Secret,
 }
 
+/// Authorities that are trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authorities {
+    /// Those that the system trusts.
+    System,
+    /// Those in a file, in PEM.
+    Of(TextFile),
+}
+
+impl Authorities {
+    /// What stands for the system's, in place of a file's name, as libpq has it in `sslrootcert`.
+    pub const SYSTEM: &'static str = "system";
+
+    /// The file.
+    pub fn file(&self) -> Option<&TextFile> {
+        match self {
+            Self::System => None,
+            Self::Of(file) => Some(file),
+        }
+    }
+}
+
 /// TLS on one side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
@@ -80,8 +102,8 @@ pub struct Tls {
     pub cert: Option<TextFile>,
     /// Its private key, in PEM.
     pub key: Option<TextFile>,
-    /// The authorities that peers' certificates may come from, in PEM.
-    pub ca: Option<TextFile>,
+    /// The authorities that peers' certificates may come from.
+    pub ca: Option<Authorities>,
     /// Which of their certificates are revoked, in PEM.
     pub crl: Option<TextFile>,
     /// The oldest version spoken.
@@ -191,7 +213,11 @@ impl ServerTlsTable {
             mode: self.mode.unwrap_or(default.mode),
             cert: file("cert", self.cert, &default.cert, Secrecy::Public),
             key: file("key", self.key, &default.key, Secrecy::Secret),
-            ca: file("ca", self.ca, &default.ca, Secrecy::Public),
+            ca: match self.ca {
+                Some(name) if name.as_os_str() == Authorities::SYSTEM => Some(Authorities::System),
+                None => default.ca.clone(),
+                Some(name) => file("ca", Some(name), &None, Secrecy::Public).map(Authorities::Of),
+            },
             crl: file("crl", self.crl, &default.crl, Secrecy::Public),
             min_protocol: self.min_protocol.unwrap_or(default.min_protocol),
             max_protocol: self.max_protocol.unwrap_or(default.max_protocol),
@@ -202,6 +228,11 @@ impl ServerTlsTable {
             channel_binding: self.channel_binding.unwrap_or(default.channel_binding),
             negotiation: self.negotiation.unwrap_or(default.negotiation),
         };
+        if path == ["listen", "tls"] && tls.ca == Some(Authorities::System) {
+            let message =
+                "clients' certificates come from authorities of your own: name their file";
+            findings.error(&key_path("ca"), message);
+        }
         if tls.min_protocol > tls.max_protocol {
             findings.error(&key_path("min_protocol"), "it is newer than `max_protocol`");
         }
@@ -216,7 +247,7 @@ impl ServerTlsTable {
             );
         }
         if tls.mode >= TlsMode::VerifyCa && tls.ca.is_none() {
-            let message = "the mode needs `ca`: the authorities to trust";
+            let message = "the mode needs `ca`: the authorities to trust, or \"system\"";
             findings.error(&key_path("mode"), message);
         }
         tls

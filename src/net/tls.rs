@@ -21,7 +21,9 @@ use rustls::{
 };
 use thiserror::Error;
 
-use crate::config::tls::{ChannelBinding, TextFile, Tls, TlsMode, TlsNegotiation, TlsVersion};
+use crate::config::tls::{
+    Authorities, ChannelBinding, TextFile, Tls, TlsMode, TlsNegotiation, TlsVersion,
+};
 use crate::net::certificate::end_point_hash;
 use crate::net::tls_session::TlsSession;
 
@@ -115,7 +117,7 @@ impl ClientTls {
         let builder = match &tls.ca {
             Some(ca) if must_verify || certificates == ClientCertificates::Welcome => {
                 let algorithms = provider.signature_verification_algorithms;
-                let (roots, trusted) = roots(ca)?;
+                let Trusted { roots, trusted } = Trusted::by(ca)?;
                 let revoked = revoked(tls)?;
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
@@ -125,7 +127,9 @@ impl ClientTls {
                     true => verifier,
                     false => verifier.allow_unauthenticated(),
                 };
-                let chains = verifier.build().map_err(|error| in_file(ca, error))?;
+                let chains = verifier
+                    .build()
+                    .map_err(|error| in_authorities(ca, error))?;
                 let issuers = Issuers { trusted, revoked };
                 let verifier = ClientVerifier::new(chains, issuers, algorithms);
                 builder.with_client_cert_verifier(Arc::new(verifier))
@@ -190,7 +194,7 @@ impl ServerTls {
         let own = own_certificate(tls, &provider)?;
         let trust = match (&tls.ca, tls.mode) {
             (Some(ca), TlsMode::VerifyCa | TlsMode::VerifyFull) => {
-                let (roots, trusted) = roots(ca)?;
+                let Trusted { roots, trusted } = Trusted::by(ca)?;
                 let revoked = revoked(tls)?;
                 let chains = WebPkiServerVerifier::builder_with_provider(
                     Arc::new(roots),
@@ -199,7 +203,7 @@ impl ServerTls {
                 .with_crls(revoked.clone())
                 .enforce_revocation_expiration()
                 .build()
-                .map_err(|error| in_file(ca, error))?;
+                .map_err(|error| in_authorities(ca, error))?;
                 let issuers = Issuers { trusted, revoked };
                 match tls.mode {
                     TlsMode::VerifyFull => ServerTrust::Named(chains, issuers),
@@ -251,20 +255,7 @@ impl ServerTls {
 pub fn for_https(tls: &Tls) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(provider(tls)?);
     let own = own_certificate(tls, &provider)?;
-    let roots = match &tls.ca {
-        Some(ca) => roots(ca)?.0,
-        None => {
-            let mut roots = RootCertStore::empty();
-            // Some that the system has may be too old to be read.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            roots
-        }
-    };
-    if roots.is_empty() {
-        return Err(TlsError::Incomplete(
-            "the system has no authorities to trust, and none are named",
-        ));
-    }
+    let Trusted { roots, .. } = Trusted::by(tls.ca.as_ref().unwrap_or(&Authorities::System))?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions(tls))?
         .with_root_certificates(roots);
@@ -358,15 +349,46 @@ fn certificates(file: &TextFile) -> Result<Vec<CertificateDer<'static>>, TlsErro
     }
 }
 
-fn roots(file: &TextFile) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), TlsError> {
-    let certificates = certificates(file)?;
-    let mut roots = RootCertStore::empty();
-    for certificate in &certificates {
-        roots
-            .add(certificate.clone())
-            .map_err(|error| in_file(file, error))?;
+/// Authorities that are trusted: as rustls wants them, and the certificates of those that are named.
+struct Trusted {
+    roots: RootCertStore,
+    trusted: Vec<CertificateDer<'static>>,
+}
+
+impl Trusted {
+    fn by(authorities: &Authorities) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        let Authorities::Of(file) = authorities else {
+            // Some that the system has may be too old to be read.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            return match roots.is_empty() {
+                true => Err(TlsError::Incomplete(
+                    "the system has no authorities to trust",
+                )),
+                false => Ok(Self {
+                    roots,
+                    trusted: Vec::new(),
+                }),
+            };
+        };
+        let trusted = certificates(file)?;
+        for certificate in &trusted {
+            roots
+                .add(certificate.clone())
+                .map_err(|error| in_file(file, error))?;
+        }
+        Ok(Self { roots, trusted })
     }
-    Ok((roots, certificates))
+}
+
+fn in_authorities(authorities: &Authorities, why: impl fmt::Display) -> TlsError {
+    match authorities {
+        Authorities::Of(file) => in_file(file, why),
+        Authorities::System => TlsError::File {
+            file: Authorities::SYSTEM.into(),
+            why: why.to_string(),
+        },
+    }
 }
 
 fn revoked(tls: &Tls) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {

@@ -73,7 +73,14 @@ impl TlsSession {
         self.0
             .process_new_packets()
             .map(|_| ())
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+            .map_err(|error| match error {
+                // The words that people look for in logs, which are OpenSSL's.
+                rustls::Error::InvalidCertificate(why) => io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("certificate verify failed: {why}"),
+                ),
+                error => io::Error::new(io::ErrorKind::InvalidData, error),
+            })
     }
 
     /// What there is to be taken: `None` if there is nothing for now.

@@ -34,6 +34,8 @@ pub struct Limits {
     pub login_retry: Duration,
     /// How long a server may have been idle and still be used unchecked; `None`: for ever.
     pub check_after: Option<Duration>,
+    /// Whether one server is connected after the other: the next one goes where the last one led.
+    pub connects_in_turn: bool,
     /// Which of the idle servers is used next.
     pub turn: Turn,
 }
@@ -251,6 +253,11 @@ impl<S, W> Pool<S, W> {
         self.failed_at.is_some()
     }
 
+    /// Connections are made elsewhere, or in another way, from now on: that the last one failed tells nothing of the next.
+    pub fn forget_failure(&mut self) {
+        self.failed_at = None;
+    }
+
     /// Whether nobody is given a server.
     pub fn is_paused(&self) -> bool {
         self.is_paused
@@ -323,6 +330,9 @@ impl<S, W> Pool<S, W> {
             && (self.connecting > 0 || now < failed_at + self.limits.login_retry)
         {
             // One attempt at a time, until one comes to something.
+            return None;
+        }
+        if self.limits.connects_in_turn && self.connecting > 0 {
             return None;
         }
         let servers = self.servers();
@@ -595,6 +605,19 @@ impl<S, W> Pool<S, W> {
                 tell(&waiting.waiter);
             }
         }
+    }
+
+    /// Takes out those clients that `is_it` says of.
+    pub fn take_waiting(&mut self, mut is_it: impl FnMut(&W) -> bool) -> Vec<W> {
+        let mut taken = Vec::new();
+        let waiting = std::mem::take(&mut self.waiting);
+        for waiting in waiting {
+            match is_it(&waiting.waiter) {
+                true => taken.push(waiting.waiter),
+                false => self.waiting.push_back(waiting),
+            }
+        }
+        taken
     }
 
     /// Takes out all clients that wait: the pool ends.

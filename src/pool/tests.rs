@@ -25,6 +25,7 @@ fn limits_of(size: usize) -> Limits {
         server_lifetime: 3600 * SECOND,
         login_retry: 15 * SECOND,
         check_after: None,
+        connects_in_turn: false,
         turn: Turn::LastUsed,
     }
 }
@@ -420,6 +421,24 @@ fn a_place_for_a_server_of_ones_own_is_there_only_where_nobody_waits_and_none_is
     pool.on_lost();
     assert!(!pool.occupy());
     assert_eq!(connects(&mut pool, now), 1);
+}
+
+#[test]
+fn hosts_in_order_are_connected_one_at_a_time() {
+    let now = epoch();
+    let mut pool = Pool::<u32, _>::new(Limits {
+        connects_in_turn: true,
+        ..limits_of(3)
+    });
+    for client in ["ann", "bob"] {
+        assert_eq!(pool.checkout(|| client, now), Checkout::Wait);
+    }
+    let connect = Some(Step::Connect(Wanted::ByClients));
+    assert_eq!(pool.next_step(true, now), connect);
+    pool.on_connecting();
+    assert_eq!(pool.next_step(true, now), None);
+    assert_eq!(pool.on_connected(7, now), Some(("ann", 7)));
+    assert_eq!(pool.next_step(true, now), connect);
 }
 
 #[test]

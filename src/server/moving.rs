@@ -69,6 +69,7 @@ impl Moving {
             card: Rc::new(self.card),
             generation: 0,
             allowance: self.allowance,
+            is_unused: false,
         })
     }
 }

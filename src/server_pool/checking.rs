@@ -104,7 +104,8 @@ impl ServerPool {
         if pool.is_paused() {
             return Some(ServerClose::Paused);
         }
-        if pool.is_life_over(server.connected_at, now) {
+        // Where servers are used once only, it is used that once.
+        if !server.is_unused && pool.is_life_over(server.connected_at, now) {
             pool.on_life_over(now);
             return Some(ServerClose::Lifetime);
         }

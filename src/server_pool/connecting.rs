@@ -125,10 +125,7 @@ impl ServerPool {
         if server.generation == self.generation.get() {
             self.current.set(self.current.get() + 1);
         }
-        let why = self.is_unwanted(&server, now).filter(|why| {
-            // Where servers are used once only, it is used that once.
-            *why != ServerClose::Lifetime
-        });
+        let why = self.is_unwanted(&server, now);
         let why = why.or_else(|| (!self.is_to_rest(&mut server)).then_some(ServerClose::Lost));
         match why {
             Some(why) => {
@@ -159,14 +156,12 @@ impl ServerPool {
         self.metrics.server_connect_failures.of(at).increase();
         let reason = error.reason();
         let terms = self.terms();
-        if let ConnectError::Login(ServerLoginError::Refused(refusal)) = error {
+        if let Some((severity, message)) = error.refusal() {
             tracing::warn!(
                 database = &*terms.identity.database,
                 user = &*terms.identity.user,
                 server = %terms.target.in_words(),
-                "server login failed: {} {}",
-                String::from_utf8_lossy(&refusal.severity),
-                String::from_utf8_lossy(&refusal.message),
+                "server login failed: {severity} {message}",
             );
         }
         tracing::info!(
@@ -193,7 +188,15 @@ impl ServerPool {
             _ => ConnectOutcome::Unreachable,
         };
         self.count_elsewhere();
-        let turned_away = self.pool.borrow_mut().on_connect_failed(outcome, now);
+        let mut turned_away = self.pool.borrow_mut().on_connect_failed(outcome, now);
+        if outcome == ConnectOutcome::Refused {
+            // They would be told the same. Who has logged in already may wait for a server that is in use.
+            let logging_in = self
+                .pool
+                .borrow_mut()
+                .take_waiting(|ticket| ticket.is_login());
+            turned_away.extend(logging_in);
+        }
         let why = Rc::new(error.response());
         for ticket in turned_away {
             ticket.grant(Err(Refusal::NoServer(Rc::clone(&why))));

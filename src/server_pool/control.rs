@@ -1,10 +1,15 @@
 //! What an administrator may order of a pool.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::{Refusal, ServerPool};
+use crate::net::timer;
 use crate::server::ServerConnection;
 use crate::telemetry::labels::ServerClose;
+
+/// How often PgBouncer looks after those who wait.
+const PGBOUNCER_ROUND: Duration = Duration::from_millis(333);
 
 impl ServerPool {
     /// From now on nobody is given a server. Those that rest are closed now, the others when they come back.
@@ -75,9 +80,14 @@ impl ServerPool {
     }
 
     /// The process ends when no server is in use any more: nobody who has none gets one, or goes on waiting.
-    pub fn close_doors(&self) {
+    pub fn close_doors(self: &Rc<Self>) {
         self.is_closing.set(true);
-        self.turn_away_waiting(&Refusal::ShuttingDown);
+        self.pause();
+        let pool = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            timer::sleep(PGBOUNCER_ROUND).await;
+            pool.turn_away_waiting(&Refusal::ShuttingDown);
+        });
     }
 
     /// Whether its database is gone from the configuration.

@@ -2,7 +2,10 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::Refusal;
+use crate::config::choices::LoadBalanceHosts;
 use crate::config::{Dns, PoolSettings, Tcp};
 use crate::pool::{Limits, Turn};
 use crate::server::ServerTarget;
@@ -66,7 +69,7 @@ impl Terms {
             reserve_size: settings.reserve_size,
             reserve_timeout: settings.reserve_timeout,
             max_waiting: self.fraction.of_allowed(settings.max_waiting_clients.get()),
-            checkout_timeout: settings.checkout_timeout,
+            checkout_timeout: self.patience().map(|(timeout, _)| timeout),
             wait_notice: settings.query_wait_notify,
             server_idle_timeout: settings.server_idle_timeout,
             server_lifetime: settings.server_lifetime,
@@ -75,11 +78,23 @@ impl Terms {
                 .server_check_query
                 .is_some()
                 .then_some(settings.server_check_delay),
+            connects_in_turn: self.target.addresses.len() > 1
+                && settings.load_balance_hosts == LoadBalanceHosts::Disable,
             turn: match settings.server_round_robin {
                 true => Turn::LongestIdle,
                 false => Turn::LastUsed,
             },
         }
+    }
+
+    /// How long a client waits for a server, and what it is told then. A query's time begins with the waiting.
+    pub fn patience(&self) -> Option<(Duration, Refusal)> {
+        let settings = &self.settings;
+        let waiting = settings.checkout_timeout.map(|it| (it, Refusal::TimedOut));
+        let query = settings
+            .query_timeout
+            .map(|it| (it, Refusal::QueryTimedOut));
+        waiting.into_iter().chain(query).min_by_key(|(it, _)| *it)
     }
 
     /// The most servers that stay with one client each.

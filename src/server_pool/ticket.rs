@@ -15,6 +15,8 @@ pub struct Ticket {
     grant: Cell<Option<Result<Box<ServerConnection>, Refusal>>>,
     /// The client has waited for so long that it is to be told.
     is_to_be_told: Cell<bool>,
+    /// The client is logging in.
+    is_login: Cell<bool>,
     waker: Cell<Option<Waker>>,
 }
 
@@ -23,6 +25,8 @@ pub struct Ticket {
 pub enum Refusal {
     /// It has waited for as long as it may.
     TimedOut,
+    /// It has waited for longer than its query may take.
+    QueryTimedOut,
     /// As many wait as may.
     QueueFull,
     /// No server can be connected; this is why.
@@ -51,6 +55,10 @@ impl Refusal {
                 ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, "query_wait_timeout").with_hint(
                     "Every server connection of the pool was in use for all of checkout_timeout.",
                 )
+            }
+            // PgBouncer's word, and another one than that for a query that has a server.
+            Self::QueryTimedOut => {
+                ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, "query_timeout")
             }
             Self::QueueFull => ErrorResponse::fatal(
                 SqlState::TOO_MANY_CONNECTIONS,
@@ -106,6 +114,16 @@ impl Ticket {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+
+    /// The client is logging in: what a server is asked for it has no need of one that is in use.
+    pub(super) fn set_login(&self) {
+        self.is_login.set(true);
+    }
+
+    /// Whether it is.
+    pub(super) fn is_login(&self) -> bool {
+        self.is_login.get()
     }
 
     /// Whether the client is to be told that it waits; once.

@@ -2,7 +2,10 @@
 
 use std::fs;
 
+use tokio_postgres::SimpleQueryMessage;
+
 use crate::bouncer::{Bouncer, value};
+use crate::support::authority::Authority;
 use crate::support::postgres::shared;
 
 /// Everybody in userlist.txt is trusted, every database is served.
@@ -129,6 +132,114 @@ async fn sigterm_waits_for_the_clients_and_a_second_one_does_not() {
     bouncer.wait_for_log(&["got SIGTERM"]);
     bouncer.signal("TERM");
     assert!(bouncer.wait_for_exit().success());
+}
+
+/// The message that a login is refused with.
+async fn refused(bouncer: &Bouncer, conninfo: &str) -> String {
+    let refused = bouncer.connect(conninfo).await.unwrap_err();
+    refused.as_db_error().unwrap().message().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_tls_are_changed_one_after_the_other() {
+    let bouncer = Bouncer::start(&ini("admin_users = app\n"), &USERS);
+    let authority = Authority::new();
+    authority.issue("own", "bouncer", &[]);
+    let [cert, key, ca] =
+        ["own.crt", "own.key", "ca.crt"].map(|file| authority.path(file).display().to_string());
+    let console = bouncer.connect("user=app dbname=pgbouncer").await.unwrap();
+    let shown = async |key: &str| {
+        let rows = console.simple_query("SHOW CONFIG").await.unwrap();
+        let value = rows.iter().find_map(|row| match row {
+            SimpleQueryMessage::Row(row) if row.get("key") == Some(key) => row.get("value"),
+            _ => None,
+        });
+        value.unwrap().to_owned()
+    };
+    // Without server_tls_ca_file it is the system's authorities that verify.
+    let set = async |setting: String| console.batch_execute(&format!("SET {setting}")).await;
+    set("server_tls_sslmode = 'verify-full'".into())
+        .await
+        .unwrap();
+    assert_eq!(shown("server_tls_sslmode").await, "verify-full");
+    set(format!("server_tls_ca_file = '{ca}'")).await.unwrap();
+    // A key alone is nothing yet.
+    set(format!("server_tls_key_file = '{key}'")).await.unwrap();
+    assert_eq!(shown("server_tls_key_file").await, "");
+    set("query_timeout = 7".into()).await.unwrap();
+    set(format!("server_tls_cert_file = '{cert}'"))
+        .await
+        .unwrap();
+    assert_eq!(shown("server_tls_key_file").await, key);
+    assert_eq!(shown("server_tls_cert_file").await, cert);
+    assert_eq!(shown("query_timeout").await, "7");
+    assert!(set("server_tls_sslmode = perhaps".into()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_in_the_section_of_users_alone_is_nobody() {
+    let users = "[users]\nsomebody = max_user_client_connections = 5\napp = max_user_client_connections = 5\n";
+    let ini = ini("").replace("[pgbouncer]", &format!("{users}[pgbouncer]"));
+    let bouncer = Bouncer::start(&ini, &USERS);
+    assert_eq!(
+        refused(&bouncer, "user=somebody dbname=app").await,
+        "\"trust\" authentication failed"
+    );
+    bouncer.connect("user=app dbname=app").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_the_console_count_too_but_administrators_are_let_in() {
+    let limits = "max_user_client_connections = 1\nstats_users = app\nadmin_users = postgres\n";
+    let bouncer = Bouncer::start(&ini(limits), &USERS);
+    let console = "dbname=pgbouncer user=";
+    let _one = bouncer.connect(&format!("{console}app")).await.unwrap();
+    assert_eq!(
+        refused(&bouncer, &format!("{console}app")).await,
+        "client connections exceeded (max_user_client_connections)"
+    );
+    let administrators = [
+        bouncer.connect(&format!("{console}postgres")).await,
+        bouncer.connect(&format!("{console}postgres")).await,
+    ];
+    assert!(administrators.iter().all(Result::is_ok));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_used_once_is_not_used_up_by_a_login() {
+    let bouncer = Bouncer::start(&ini("server_lifetime = 0\nadmin_users = app\n"), &USERS);
+    let client = bouncer.connect("user=app dbname=app").await.unwrap();
+    let opened = || {
+        let log = bouncer.log();
+        log.matches("new connection to server").count()
+    };
+    assert_eq!(value(&client, "SELECT 1").await, "1");
+    assert_eq!(opened(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_that_are_none_are_refused_in_pgbouncers_words() {
+    let bouncer = Bouncer::start(&ini(""), &USERS);
+    assert_eq!(
+        refused(&bouncer, "user=app dbname=app options=-d").await,
+        "unsupported options startup parameter: only '-c config=val' and '--config=val' are allowed"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_for_in_the_console_or_in_a_database_that_is_not_there() {
+    let asks = "auth_user = postgres\nauth_type = md5\nadmin_users = postgres\n";
+    let ini =
+        |dbname: &str| ini(&format!("{asks}auth_dbname = {dbname}\n")).replace("* =", "app =");
+    let bouncer = Bouncer::start(&ini("nowhere"), &USERS);
+    let login = "user=nobody password=x dbname=app";
+    assert_eq!(refused(&bouncer, login).await, "bouncer config error");
+    bouncer.wait_for_log(&["authentication database \"nowhere\" is not configured"]);
+    bouncer.write_ini(&ini("pgbouncer"));
+    bouncer.signal("HUP");
+    bouncer.wait_for_log(&["cannot use the reserved \"pgbouncer\" database as an auth_dbname"]);
+    bouncer.wait_for_log(&["the configuration was read again"]);
+    assert_eq!(refused(&bouncer, login).await, "bouncer config error");
 }
 
 #[tokio::test(flavor = "multi_thread")]

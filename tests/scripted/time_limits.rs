@@ -90,9 +90,20 @@ fn a_transaction_that_takes_too_long_ends_also_while_it_is_silent() {
 }
 
 #[test]
+fn a_querys_time_begins_with_the_waiting_for_a_server() {
+    let script = ScriptedServer::start();
+    let config = "[pool]\nsize = 1\nquery_timeout = \"100ms\"\n";
+    let proxy = Proxy::with(&ConfigText::for_port(script.port()).and(config));
+    let (_holds, _server) = asked(&proxy, &script, b'T');
+    let mut waits = ScriptedClient::connect(proxy.address());
+    waits.send(query("SELECT 2"));
+    is_sent_away(waits, "08P01", "query_timeout");
+}
+
+#[test]
 fn a_client_that_waits_for_a_server_is_not_idle() {
     let script = ScriptedServer::start();
-    let config = "[pool]\nsize = 1\nclient_idle_timeout = \"100ms\"\nquery_timeout = \"100ms\"\n";
+    let config = "[pool]\nsize = 1\nclient_idle_timeout = \"100ms\"\n";
     let proxy = Proxy::with(&ConfigText::for_port(script.port()).and(config));
     let (mut holds, mut server) = asked(&proxy, &script, b'T');
     let mut waits = ScriptedClient::connect(proxy.address());

@@ -10,4 +10,4 @@ mod tests;
 
 pub use self::document::Document;
 pub use self::settings::{SETTINGS, Setting, setting};
-pub use self::translation::{Surroundings, Translation, line_of};
+pub use self::translation::{Surroundings, Translation, is_of_tls, line_of};

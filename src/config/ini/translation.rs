@@ -10,6 +10,7 @@ use super::super::PasswordFile;
 use super::super::findings::dotted;
 use super::super::problem::Problem;
 use super::super::reader::nearest;
+use super::super::tls::Authorities;
 use super::document::{Document, Entry, Place, Section, pairs};
 use super::settings::{Effect, LOAD_BALANCE_HOSTS, POOL_MODES, SETTINGS, setting};
 use super::values::{duration, file, quoted, secret, whole_number, word, words};
@@ -284,6 +285,14 @@ impl<'a> Translator<'a> {
         self.listening();
         self.protocols("client_tls_protocols", "listen.tls");
         self.protocols("server_tls_protocols", "server_tls");
+        let mode = self.value("server_tls_sslmode");
+        let verifies = mode.text.to_lowercase().starts_with("verify");
+        if verifies && self.value("server_tls_ca_file").text.is_empty() {
+            let system = quoted(Authorities::SYSTEM);
+            let note = "as OpenSSL has it without server_tls_ca_file";
+            self.translation
+                .put(&mode.place, "server_tls.ca", system, note);
+        }
         let clients = words(self.value("max_client_conn").text).concat();
         let waiting = whole_number(&clients).unwrap_or(100).max(1).to_string();
         let note = "PgBouncer has no limit but max_client_conn";
@@ -502,7 +511,9 @@ impl<'a> Translator<'a> {
             Ok(pairs) => pairs,
             Err(why) => return self.wrong(entry, why),
         };
-        self.translation.tables.entry(table.clone()).or_default();
+        // Nobody is a user for having settings: that takes auth_file or auth_query.
+        self.translation
+            .put_in(table.clone(), "known", "false".into(), "");
         for (key, value) in pairs {
             let (here, literal) = match key {
                 "pool_mode" => ("pool.mode", word(&value, POOL_MODES).map(quoted)),
@@ -596,6 +607,11 @@ pub fn line_of(key: &str, value: &str, folder: &Path) -> Result<String, String> 
         Effect::Together(path) => Err(format!("{key} is {path} in config.toml: change it there")),
         Effect::None => Ok(String::new()),
     }
+}
+
+/// Whether a setting of PgBouncer's is one of several that make TLS together.
+pub fn is_of_tls(key: &str) -> bool {
+    key.contains("_tls_")
 }
 
 /// `databases.app`, or `databases."my db"`: as problems name it, too.

@@ -135,7 +135,7 @@ fn tls(mode: TlsMode, own: Option<&Issued>, ca: Option<TextFile>) -> Tls {
     Tls {
         cert: own.map(|own| own.0.clone()),
         key: own.map(|own| own.1.clone()),
-        ca,
+        ca: ca.map(Authorities::Of),
         ..Tls::of(mode)
     }
 }

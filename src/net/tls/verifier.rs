@@ -60,11 +60,15 @@ impl ServerCertVerifier for ServerVerifier {
         let is_named = !must_be_named
             || certificate.is_of_host_by_common_name(&server_name.to_str())
             || is_named(end_entity, server_name);
-        let is_trusted = match &error {
-            // The name is looked at last: the rest is right.
+        // The name is looked at last: the rest is right.
+        let is_of_name = matches!(
+            error,
             Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            ) => true,
+            )
+        );
+        let is_trusted = match &error {
+            _ if is_of_name => true,
             Error::InvalidCertificate(CertificateError::Revoked) => false,
             _ if issuers.trusted.contains(end_entity) => certificate.is_valid_at(now.as_secs()),
             _ => match issuers.verify(end_entity, now) {
@@ -74,8 +78,10 @@ impl ServerCertVerifier for ServerVerifier {
         };
         match (is_trusted, is_named) {
             (true, true) => Ok(ServerCertVerified::assertion()),
-            (true, false) => Err(Error::InvalidCertificate(CertificateError::NotValidForName)),
-            (false, _) => Err(error),
+            (true, false) if !is_of_name => {
+                Err(Error::InvalidCertificate(CertificateError::NotValidForName))
+            }
+            (_, _) => Err(error),
         }
     }
 

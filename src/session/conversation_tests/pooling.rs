@@ -501,7 +501,8 @@ impl World {
             assert_eq!(occupancy.idle, 0);
         } else {
             assert!(waiting == 0 || occupancy.idle == 0, "{occupancy:?}");
-            let could_connect = servers < size && !self.pool.is_failing();
+            let waits_its_turn = self.limits.connects_in_turn && occupancy.connecting > 0;
+            let could_connect = servers < size && !self.pool.is_failing() && !waits_its_turn;
             assert!(
                 !could_connect || occupancy.connecting >= waiting,
                 "{occupancy:?}"
@@ -562,6 +563,7 @@ proptest! {
             server_lifetime: Duration::from_secs(3600),
             login_retry: Duration::from_secs(15),
             check_after: check_after.map(Duration::from_secs),
+            connects_in_turn: takes_turns,
             turn: if takes_turns { Turn::LongestIdle } else { Turn::LastUsed },
         };
         let mut world = World::new(limits);

@@ -116,7 +116,7 @@ impl Requests<'_> {
             return Ok(self.pause_unsettled(out));
         }
         let server = self.server.as_deref_mut().expect("there was one above");
-        self.bench.tally.client_parses += 1;
+        self.bench.tally.client_parses += u64::from(self.policy.max_prepared_statements > 0);
         let is_whole = arrived.whole().is_some();
         if !is_whole || self.client.statements.is_full() {
             if renames {
@@ -188,7 +188,7 @@ impl Requests<'_> {
             server.statements.insert(Rc::clone(&statement));
             rename_parse(&arrived, &parse, &statement, out);
         }
-        self.bench.tally.server_parses += 1;
+        self.bench.tally.server_parses += u64::from(self.policy.max_prepared_statements > 0);
         let query = Some(parse_in_flight(
             server,
             self.client,
@@ -287,7 +287,7 @@ impl Requests<'_> {
         let Some(server) = self.server.as_deref_mut() else {
             return self.pause(Pause::NeedsServer);
         };
-        self.bench.tally.client_parses += 1;
+        self.bench.tally.client_parses += u64::from(self.policy.max_prepared_statements > 0);
         let shared = UnnamedStatement::Shared(Rc::clone(&statement));
         let before = std::mem::replace(&mut self.client.unnamed, shared);
         let is_known = server.statements.touch(&statement);
@@ -348,7 +348,7 @@ impl Requests<'_> {
             return Ok(self.pause_unsettled(out));
         }
         let server = self.server.as_deref_mut().expect("there was one above");
-        self.bench.tally.binds += 1;
+        self.bench.tally.binds += u64::from(self.policy.max_prepared_statements > 0);
         let Some(bind) = Bind::read(arrived.body) else {
             if arrived.whole().is_none() {
                 return Err(Violation::ClientNameTooLong);
