@@ -228,8 +228,9 @@ impl Console {
             Show::Mem => self.look(|sight| sight.memory()).await,
             Show::Peers => rows::peers(&*self.reloader.config().await),
             Show::PeerPools => rows::peer_pools(&*self.reloader.config().await),
-            // The addresses kept of names are not shown yet; there are no zones, and no take-over that would need descriptors.
-            Show::DnsZones | Show::DnsHosts | Show::Fds => Vec::new(),
+            Show::DnsHosts => self.look(|sight| sight.dns_hosts()).await,
+            // There are no zones, and no take-over that would need descriptors.
+            Show::DnsZones | Show::Fds => Vec::new(),
         };
         Answer::Rows(Table {
             columns: show.columns(),

@@ -12,6 +12,7 @@ use crate::admin::table::Value;
 use crate::config::choices::LoadBalanceHosts;
 use crate::config::{CONSOLE_NAMES, Config, Database, User};
 use crate::protocol::startup::Replication;
+use crate::resolver::KnownName;
 
 /// Rows of a table.
 pub(super) type Rows = Vec<Vec<Value>>;
@@ -269,6 +270,25 @@ impl Sight<'_> {
         ]
     }
 
+    pub(super) fn dns_hosts(&self) -> Rows {
+        let ttl = self.config.dns;
+        let row = |known: &KnownName| {
+            let holds = match known.addresses.is_empty() {
+                true => ttl.nxdomain_ttl,
+                false => ttl.max_ttl,
+            };
+            // With a port, which is none, as PgBouncer has it.
+            let addresses = known.addresses.iter();
+            let addresses = addresses.map(|address| SocketAddr::new(*address, 0).to_string());
+            vec![
+                Value::text(&*known.name),
+                Value::count(holds.saturating_sub(known.age).as_secs()),
+                Value::text(addresses.collect::<Vec<_>>().join(",")),
+            ]
+        };
+        self.snapshot.names.values().map(row).collect()
+    }
+
     pub(super) fn lists(&self) -> Rows {
         let databases = self.databases().len();
         let users = self.users().len();
@@ -291,7 +311,7 @@ impl Sight<'_> {
             ),
             ("free_servers", 0),
             ("used_servers", self.snapshot.servers.len() + connecting),
-            ("dns_names", 0),
+            ("dns_names", self.snapshot.names.len()),
             ("dns_zones", 0),
             ("dns_queries", 0),
             ("dns_pending", 0),

@@ -10,6 +10,7 @@ use crate::allowance::Allowances;
 use crate::config::choices::PoolMode;
 use crate::pool::Occupancy;
 use crate::protocol::startup::Replication;
+use crate::resolver::KnownName;
 use crate::server::{PeerAddress, ServerCard};
 use crate::server_pool::ServerPool;
 use crate::server_pool::census::{Census, ServerPlace};
@@ -24,6 +25,8 @@ pub(super) struct Snapshot {
     pub(super) pools: BTreeMap<(Box<str>, Box<str>), PoolView>,
     pub(super) clients: Vec<Connection>,
     pub(super) servers: Vec<Connection>,
+    /// Where names of servers lead, of several workers' answers the latest.
+    pub(super) names: BTreeMap<Box<str>, KnownName>,
     /// How many servers there are for each database and user.
     pub(super) allowances: Option<Arc<Allowances>>,
 }
@@ -127,6 +130,12 @@ impl Snapshot {
                 None => drop(self.pools.insert(name, part)),
             }
         }
+        for (name, known) in other.names {
+            let is_older = |before: &KnownName| before.age > known.age;
+            if self.names.get(&name).is_none_or(is_older) {
+                self.names.insert(name, known);
+            }
+        }
         self.clients.extend(other.clients);
         self.servers.extend(other.servers);
         self.allowances = other.allowances.or_else(|| self.allowances.take());
@@ -137,6 +146,9 @@ impl Snapshot {
         let config = shard.config();
         let mut snapshot = Self {
             allowances: Some(Arc::clone(&shard.neighbours().allowances)),
+            names: (shard.neighbours().resolver.known().into_iter())
+                .map(|known| (known.name.clone(), known))
+                .collect(),
             ..Self::default()
         };
         // By the serial of the server.

@@ -218,6 +218,29 @@ async fn a_server_that_is_used_once_is_not_used_up_by_a_login() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_addresses_that_names_lead_to_are_shown() {
+    let named =
+        ini("admin_users = app\ndns_max_ttl = 300\n").replace("host=127.0.0.1", "host=localhost");
+    let bouncer = Bouncer::start(&named, &USERS);
+    let client = bouncer.connect("user=app dbname=app").await.unwrap();
+    assert_eq!(value(&client, "SELECT 1").await, "1");
+    let console = bouncer.connect("user=app dbname=pgbouncer").await.unwrap();
+    let rows = console.simple_query("SHOW DNS_HOSTS").await.unwrap();
+    let shown = rows.iter().find_map(|row| match row {
+        SimpleQueryMessage::Row(row) if row.get("hostname") == Some("localhost") => {
+            Some((row.get("ttl")?.parse::<u64>().ok()?, row.get("addrs")?))
+        }
+        _ => None,
+    });
+    let (ttl, addresses) = shown.unwrap();
+    assert!(ttl > 200 && ttl <= 300, "{ttl}");
+    assert!(
+        addresses.split(',').any(|address| address == "127.0.0.1:0"),
+        "{addresses}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn options_that_are_none_are_refused_in_pgbouncers_words() {
     let bouncer = Bouncer::start(&ini(""), &USERS);
     assert_eq!(

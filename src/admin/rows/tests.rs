@@ -160,6 +160,7 @@ impl World {
             pools: BTreeMap::from([(("app".into(), "ann".into()), pool)]),
             clients: vec![client],
             servers: vec![server],
+            names: BTreeMap::new(),
             allowances: None,
         };
         Self {
