@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use crate::bouncer::{Bouncer, value};
 use crate::support::authority::Authority;
-use crate::support::postgres::shared;
+use crate::support::postgres::{psql, shared};
 
 /// Everybody in userlist.txt is trusted, every database is served.
 fn ini(more: &str) -> String {
@@ -238,6 +238,99 @@ async fn the_addresses_that_names_lead_to_are_shown() {
         addresses.split(',').any(|address| address == "127.0.0.1:0"),
         "{addresses}"
     );
+}
+
+/// What pgbouncer_exporter asks, and reads: numbers of columns that it knows by their names.
+#[tokio::test(flavor = "multi_thread")]
+async fn pgbouncer_exporter_finds_its_numbers() {
+    let bouncer = Bouncer::start(&ini("stats_users = app\n"), &USERS);
+    let client = bouncer.connect("user=app dbname=app").await.unwrap();
+    assert_eq!(value(&client, "SELECT 1").await, "1");
+    let console = bouncer.connect("user=app dbname=pgbouncer").await.unwrap();
+    let rows = async |query: &str| -> Vec<SimpleQueryRow> {
+        let messages = console.simple_query(query).await.unwrap();
+        let rows = messages.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        rows.collect()
+    };
+    let is_number = |text: Option<&str>| text.is_none_or(|text| text.parse::<f64>().is_ok());
+    for (query, labels, numbers) in [
+        (
+            "SHOW databases;",
+            "name host port database force_user pool_mode",
+            "pool_size max_connections current_connections paused disabled",
+        ),
+        (
+            "SHOW stats_totals;",
+            "database",
+            "query_count query_time bytes_received bytes_sent wait_time xact_count xact_time client_parse_count \
+             server_parse_count bind_count",
+        ),
+        (
+            "SHOW pools;",
+            "database user",
+            "cl_active cl_active_cancel_req cl_waiting cl_waiting_cancel_req sv_active sv_active_cancel sv_being_canceled \
+             sv_idle sv_used sv_tested sv_login maxwait",
+        ),
+    ] {
+        let rows = rows(query).await;
+        assert!(!rows.is_empty(), "{query}");
+        for row in &rows {
+            let is_there = |label: &str| row.columns().iter().any(|column| column.name() == label);
+            assert!(labels.split(' ').all(is_there), "{query}");
+            for number in numbers.split(' ') {
+                assert!(is_number(row.get(number)), "{query} {number}");
+            }
+        }
+    }
+    assert!(!rows("SHOW STATS").await.is_empty());
+    let lists = rows("SHOW LISTS;").await;
+    assert!(
+        lists
+            .iter()
+            .all(|row| row.len() == 2 && is_number(row.get(1)))
+    );
+    for name in "databases users pools free_clients used_clients login_clients free_servers used_servers dns_names".split(' ') {
+        assert!(lists.iter().any(|row| row.get(0) == Some(name)), "{name}");
+    }
+    let config = rows("SHOW CONFIG;").await;
+    assert!(config.iter().all(|row| row.len() == 4));
+    for name in ["max_client_conn", "max_user_connections"] {
+        let row = config.iter().find(|row| row.get(0) == Some(name)).unwrap();
+        assert!(is_number(row.get(1)), "{name}");
+    }
+    assert_eq!(rows("SHOW VERSION;").await.len(), 1);
+}
+
+#[test]
+fn clients_are_encrypted_where_the_file_says_so() {
+    let authority = Authority::new();
+    authority.issue("own", "localhost", &["localhost"]);
+    let file = |name: &str| authority.path(name).display().to_string();
+    let bouncer = Bouncer::start(
+        &ini(&format!(
+            "client_tls_sslmode = require\nclient_tls_key_file = {}\nclient_tls_cert_file = {}\n",
+            file("own.key"),
+            file("own.crt")
+        )),
+        &USERS,
+    );
+    let login = |mode: &str| {
+        let port = bouncer.port();
+        let ca = file("ca.crt");
+        psql(
+            &format!(
+                "host=localhost port={port} user=app dbname=app sslmode={mode} sslrootcert={ca}"
+            ),
+            "SELECT 41 + 1",
+        )
+    };
+    let verified = login("verify-full");
+    assert_eq!(verified.stdout.trim(), "42", "{}", verified.stderr);
+    assert!(!login("disable").succeeded);
+    bouncer.wait_for_log(&["login attempt: db=app user=app tls=TLSv1.3/"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
