@@ -182,6 +182,9 @@ impl Acceptor {
 
     /// Of those that the client's pool lives on the one with the fewest of its clients.
     fn worker_for(&self, admitted: &mut Admitted) -> &Worker {
+        if let [only] = &*self.workers {
+            return only;
+        }
         let config = self.gate.config();
         let key = PoolKey::new(&config, &admitted.database, &admitted.user);
         let living = key.workers(&config, self.workers.len());

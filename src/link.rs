@@ -426,7 +426,7 @@ impl Link {
             };
             self.pause = judge.paused();
             drop(definitions);
-            self.count(&mut bench.tally);
+            self.count(&mut bench.tally, terms.policy.max_prepared_statements);
             // Also ahead of a violation: nothing may stay in the scratch, which others use next.
             let sent = self.send(to_server, to_client, input);
             let consumed = outcome.map_err(Parting::Violation)?;
@@ -713,7 +713,11 @@ impl Link {
         }
     }
 
-    fn count(&self, tally: &mut Tally) {
+    fn count(&self, tally: &mut Tally, max_prepared_statements: usize) {
+        if max_prepared_statements == 0 {
+            // As PgBouncer counts: they are the server's business then.
+            tally.forget_prepared();
+        }
         let metrics = &self.pool.metrics;
         tally
             .take_annotations()

@@ -20,6 +20,7 @@ pub struct Moving {
     reported: Vec<Parameter>,
     card: ServerCard,
     allowance: Option<Allowance>,
+    is_unused: bool,
     /// Since when it has rested.
     pub rests_since: Instant,
 }
@@ -44,6 +45,7 @@ impl ServerConnection {
             reported,
             card,
             allowance,
+            is_unused,
             ..
         } = self;
         Some(Moving {
@@ -52,6 +54,7 @@ impl ServerConnection {
             reported,
             card: Rc::into_inner(card)?,
             allowance,
+            is_unused,
             rests_since,
         })
     }
@@ -69,7 +72,7 @@ impl Moving {
             card: Rc::new(self.card),
             generation: 0,
             allowance: self.allowance,
-            is_unused: false,
+            is_unused: self.is_unused,
         })
     }
 }

@@ -99,7 +99,8 @@ impl Terms {
 
     /// The most servers that stay with one client each.
     pub fn pin_limit(&self) -> usize {
-        self.fraction.of_allowed(self.settings.pin_limit())
+        // All parts' add up to it, so that some server stays free; a part that clients are still at has one.
+        self.fraction.of_needed(self.settings.pin_limit()).max(1)
     }
 
     /// How long its clients may take.

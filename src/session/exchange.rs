@@ -255,21 +255,30 @@ pub struct Exchange {
 }
 
 impl Effect {
-    /// Whether the server gets this statement by it.
-    fn prepares(&self, wanted: &Rc<Statement>) -> bool {
+    /// Which statement the server gets by it (`true`), or loses.
+    pub fn of_statement(&self) -> Option<(&Rc<Statement>, bool)> {
         match self {
             Self::Prepared { statement, .. }
             | Self::Unnamed {
                 prepared: Some(statement),
                 ..
-            } => Rc::ptr_eq(statement, wanted),
-            _ => false,
+            } => Some((statement, true)),
+            Self::Evicted(statement) => Some((statement, false)),
+            Self::Unnamed { prepared: None, .. }
+            | Self::None
+            | Self::Named { .. }
+            | Self::Local { .. }
+            | Self::Closed { .. }
+            | Self::SetAgain(_)
+            | Self::Deallocated { .. }
+            | Self::MayForget => None,
         }
     }
 
-    /// Whether the server loses this statement by it.
-    fn evicts(&self, wanted: &Rc<Statement>) -> bool {
-        matches!(self, Self::Evicted(statement) if Rc::ptr_eq(statement, wanted))
+    /// Whether the server gets this statement by it (`true`), or loses it.
+    fn on(&self, wanted: &Statement) -> Option<bool> {
+        let (statement, has) = self.of_statement()?;
+        statement.is(wanted).then_some(has)
     }
 }
 
@@ -303,12 +312,10 @@ impl Exchange {
 
     /// The server has not got this statement after all. What closes it next has nothing to close: where it is skipped, nothing
     /// comes back.
-    pub fn on_never_prepared(&mut self, statement: &Rc<Statement>) {
-        let mut touching = self.outstanding.iter_mut().filter(|request| {
-            request.effect.prepares(statement) || request.effect.evicts(statement)
-        });
-        if let Some(next) = touching.next()
-            && next.effect.evicts(statement)
+    pub fn on_never_prepared(&mut self, statement: &Statement) {
+        let mut requests = self.outstanding.iter_mut();
+        if let Some(next) = requests.find(|request| request.effect.on(statement).is_some())
+            && next.effect.on(statement) == Some(false)
         {
             next.effect = Effect::None;
             self.unsettled -= 1;
@@ -316,13 +323,9 @@ impl Exchange {
     }
 
     /// Whether the server will have this statement when it has come to all that is outstanding. `None`: nothing touches it.
-    pub fn will_have(&self, statement: &Rc<Statement>) -> Option<bool> {
-        let mut effects = self.outstanding.iter().rev().map(|request| &request.effect);
-        effects.find_map(|effect| match effect {
-            effect if effect.prepares(statement) => Some(true),
-            effect if effect.evicts(statement) => Some(false),
-            _ => None,
-        })
+    pub fn will_have(&self, statement: &Statement) -> Option<bool> {
+        let mut requests = self.outstanding.iter().rev();
+        requests.find_map(|request| request.effect.on(statement))
     }
 
     /// What the last ReadyForQuery said.

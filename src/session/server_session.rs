@@ -407,25 +407,9 @@ impl ServerSession {
     pub fn undo(&mut self, effects: &[Effect]) {
         // Whether the server has a statement before it comes to what is outstanding: what the earliest effect says of it.
         let mut had: Vec<(&Rc<Statement>, bool)> = Vec::new();
-        for effect in effects {
-            let (statement, has) = match effect {
-                Effect::Prepared { statement, .. }
-                | Effect::Unnamed {
-                    prepared: Some(statement),
-                    ..
-                } => (statement, false),
-                Effect::Evicted(statement) => (statement, true),
-                Effect::Unnamed { prepared: None, .. }
-                | Effect::None
-                | Effect::Named { .. }
-                | Effect::Local { .. }
-                | Effect::Closed { .. }
-                | Effect::SetAgain(_)
-                | Effect::Deallocated { .. }
-                | Effect::MayForget => continue,
-            };
-            had.retain(|(known, _)| !Rc::ptr_eq(known, statement));
-            had.push((statement, has));
+        for (statement, gets) in effects.iter().filter_map(Effect::of_statement) {
+            had.retain(|(known, _)| !known.is(statement));
+            had.push((statement, !gets));
         }
         for (statement, has) in had {
             if !has {

@@ -13,7 +13,7 @@ use crate::protocol::frame::split_cstr;
 /// A prepared statement that clients share if their text and parameter types are the same.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// Its number, which makes its name on servers. No other definition of the process's has it.
+    /// Its number, which makes its name on servers: no other statement of its pool has it, on any worker.
     id: u64,
     /// Text, NUL, and parameter types, as they stand in a Parse behind the name.
     definition: Box<[u8]>,
@@ -22,6 +22,11 @@ pub struct Statement {
 }
 
 impl Statement {
+    /// Whether it is the same on servers. One that has come with a server from another worker knows its number alone.
+    pub fn is(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+
     /// Whether its result may be another than its clients were told.
     pub fn is_stale(&self) -> bool {
         self.is_stale.get()
@@ -405,6 +410,16 @@ mod tests {
             client.insert(&number.to_be_bytes(), statement.clone());
         }
         assert!(client.is_full());
+    }
+
+    #[test]
+    fn a_server_that_comes_back_has_the_same_statements() {
+        let (mut definitions, mut server) = (Definitions::new(), ServerStatements::default());
+        let one = definitions.intern(b"1");
+        server.insert(one.clone());
+        let mut back = ServerStatements::of_ids(&server.ids());
+        assert!(back.touch(&one));
+        assert!(back.evict(1).is_some_and(|evicted| evicted.is(&one)));
     }
 
     #[test]

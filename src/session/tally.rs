@@ -47,6 +47,11 @@ const ANSWERED: u8 = 1;
 const FIRST_REASON: u8 = 2;
 
 impl Tally {
+    /// Nothing of prepared statements is to be counted.
+    pub fn forget_prepared(&mut self) {
+        (self.client_parses, self.server_parses, self.binds) = (0, 0, 0);
+    }
+
     /// A query got its comment.
     pub fn on_annotated(&mut self) {
         self.annotations.push(ANNOTATED);

@@ -38,12 +38,11 @@ async fn a_session_keeps_its_server() {
     assert_eq!(value(&ann, "SELECT pg_backend_pid()").await, server);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn there_are_never_more_servers_than_the_pool_may_have() {
-    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 3\n");
+/// The servers that many clients meet who ask at once.
+pub(crate) async fn servers_of_many(proxy: &Proxy) -> BTreeSet<String> {
     let mut tasks = Vec::new();
     for _ in 0..12 {
-        let client = connect(&proxy).await;
+        let client = connect(proxy).await;
         tasks.push(tokio::spawn(async move {
             let mut servers = BTreeSet::new();
             for _ in 0..20 {
@@ -57,7 +56,13 @@ async fn there_are_never_more_servers_than_the_pool_may_have() {
     for task in tasks {
         servers.extend(task.await.unwrap());
     }
-    assert_eq!(servers.len(), 3);
+    servers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_are_never_more_servers_than_the_pool_may_have() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 3\n");
+    assert_eq!(servers_of_many(&proxy).await.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use tokio_postgres::Client;
 
+use crate::pooling::servers_of_many;
 use crate::support::eventually;
 use crate::support::postgres::shared;
 use crate::support::proxy::Proxy;
@@ -29,6 +30,11 @@ async fn commit(client: &Client) {
     client.batch_execute("COMMIT").await.unwrap();
 }
 
+/// Servers of the pool that were `opened`, or `moved`.
+fn counted(proxy: &Proxy, how: &str) -> f64 {
+    proxy.metric(&format!("pgspan_servers_{how}_total"), &["user=\"app\""])
+}
+
 fn wait_for_waiting(proxy: &Proxy, clients: f64) {
     tokio::task::block_in_place(|| {
         let waiting = || proxy.metric("pgspan_pool_waiting_clients", &["user=\"app\""]);
@@ -39,27 +45,8 @@ fn wait_for_waiting(proxy: &Proxy, clients: f64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn there_are_never_more_servers_than_the_pool_may_have() {
     let proxy = spread(3, "");
-    let mut tasks = Vec::new();
-    for _ in 0..12 {
-        let client = connect(&proxy).await;
-        tasks.push(tokio::spawn(async move {
-            let mut servers = BTreeSet::new();
-            for _ in 0..30 {
-                servers
-                    .insert(value(&client, "SELECT pg_backend_pid() FROM pg_sleep(0.002)").await);
-            }
-            servers
-        }));
-    }
-    let mut servers = BTreeSet::new();
-    for task in tasks {
-        servers.extend(task.await.unwrap());
-    }
-    assert_eq!(servers.len(), 3);
-    assert_eq!(
-        proxy.metric("pgspan_servers_opened_total", &["user=\"app\""]),
-        3.0
-    );
+    assert_eq!(servers_of_many(&proxy).await.len(), 3);
+    assert_eq!(counted(&proxy, "opened"), 3.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +64,7 @@ async fn a_server_goes_to_the_worker_where_a_client_waits() {
     assert_ne!(anns, bobs);
     commit(&bob).await;
     // The second worker's server rests, and comes.
-    let moved = proxy.metric("pgspan_servers_moved_total", &["user=\"app\""]);
+    let moved = counted(&proxy, "moved");
     begin(&cyd).await;
     assert_eq!(server(&cyd).await, bobs);
     // The second worker has none any more: one that comes back to the first one goes there.
@@ -86,14 +73,8 @@ async fn a_server_goes_to_the_worker_where_a_client_waits() {
     commit(&ann).await;
     assert_eq!(waiting.await.unwrap(), anns);
     commit(&cyd).await;
-    assert_eq!(
-        proxy.metric("pgspan_servers_moved_total", &["user=\"app\""]),
-        moved + 2.0
-    );
-    assert_eq!(
-        proxy.metric("pgspan_servers_opened_total", &["user=\"app\""]),
-        2.0
-    );
+    assert_eq!(counted(&proxy, "moved"), moved + 2.0);
+    assert_eq!(counted(&proxy, "opened"), 2.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,11 +144,8 @@ async fn statements_and_settings_stay_a_clients_own_on_servers_that_move() {
     for task in tasks {
         task.await.unwrap();
     }
-    assert!(proxy.metric("pgspan_servers_moved_total", &["user=\"app\""]) > 0.0);
-    assert_eq!(
-        proxy.metric("pgspan_servers_opened_total", &["user=\"app\""]),
-        2.0
-    );
+    assert!(counted(&proxy, "moved") > 0.0);
+    assert_eq!(counted(&proxy, "opened"), 2.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

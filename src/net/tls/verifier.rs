@@ -27,12 +27,15 @@ pub(super) enum ServerTrust {
 #[derive(Debug)]
 pub(super) struct ServerVerifier {
     trust: ServerTrust,
-    algorithms: WebPkiSupportedAlgorithms,
+    signatures: Signatures,
 }
 
 impl ServerVerifier {
     pub(super) fn new(trust: ServerTrust, algorithms: WebPkiSupportedAlgorithms) -> Self {
-        Self { trust, algorithms }
+        Self {
+            trust,
+            signatures: Signatures(algorithms),
+        }
     }
 }
 
@@ -91,8 +94,7 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let verified = verify_tls12_signature(message, cert, dss, &self.algorithms);
-        or_by_key(verified, message, cert, dss, &self.algorithms)
+        self.signatures.verify_tls12(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -101,12 +103,11 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let verified = verify_tls13_signature(message, cert, dss, &self.algorithms);
-        or_by_key(verified, message, cert, dss, &self.algorithms)
+        self.signatures.verify_tls13(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.signatures.0.supported_schemes()
     }
 }
 
@@ -115,7 +116,7 @@ impl ServerCertVerifier for ServerVerifier {
 pub(super) struct ClientVerifier {
     chains: Arc<dyn ClientCertVerifier>,
     issuers: Issuers,
-    algorithms: WebPkiSupportedAlgorithms,
+    signatures: Signatures,
 }
 
 impl ClientVerifier {
@@ -127,7 +128,7 @@ impl ClientVerifier {
         Self {
             chains,
             issuers,
-            algorithms,
+            signatures: Signatures(algorithms),
         }
     }
 }
@@ -167,8 +168,7 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let verified = self.chains.verify_tls12_signature(message, cert, dss);
-        or_by_key(verified, message, cert, dss, &self.algorithms)
+        self.signatures.verify_tls12(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -177,29 +177,54 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let verified = self.chains.verify_tls13_signature(message, cert, dss);
-        or_by_key(verified, message, cert, dss, &self.algorithms)
+        self.signatures.verify_tls13(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
+        self.signatures.0.supported_schemes()
     }
 }
 
-/// The key is what counts: a certificate that rustls can't read, of version 1 say, is read for it.
-fn or_by_key(
-    verified: Result<HandshakeSignatureValid, Error>,
-    message: &[u8],
-    cert: &CertificateDer<'_>,
-    dss: &DigitallySignedStruct,
-    algorithms: &WebPkiSupportedAlgorithms,
-) -> Result<HandshakeSignatureValid, Error> {
-    match verified {
-        Err(Error::InvalidCertificate(error)) if error != CertificateError::BadSignature => {
-            verify_signature(message, cert, dss, algorithms)
-                .map(|()| HandshakeSignatureValid::assertion())
+/// Whether the owner of a certificate's key has signed the handshake. The key is what counts: a certificate that rustls can't read, of
+/// version 1 say, is read for it.
+#[derive(Debug)]
+struct Signatures(WebPkiSupportedAlgorithms);
+
+impl Signatures {
+    fn verify_tls12(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let verified = verify_tls12_signature(message, cert, dss, &self.0);
+        self.or_by_key(verified, message, cert, dss)
+    }
+
+    fn verify_tls13(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let verified = verify_tls13_signature(message, cert, dss, &self.0);
+        self.or_by_key(verified, message, cert, dss)
+    }
+
+    fn or_by_key(
+        &self,
+        verified: Result<HandshakeSignatureValid, Error>,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match verified {
+            Err(Error::InvalidCertificate(error)) if error != CertificateError::BadSignature => {
+                verify_signature(message, cert, dss, &self.0)
+                    .map(|()| HandshakeSignatureValid::assertion())
+            }
+            verified => verified,
         }
-        verified => verified,
     }
 }
 

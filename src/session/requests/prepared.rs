@@ -37,22 +37,10 @@ impl Requests<'_> {
     }
 
     /// Whether it is certain that the server has, or has not, this statement when it comes to the message in hand.
-    fn is_statement_settled(&self, wanted: &Rc<Statement>) -> bool {
-        self.is_settled(|effect| match effect {
-            Effect::Prepared { statement, .. }
-            | Effect::Evicted(statement)
-            | Effect::Unnamed {
-                prepared: Some(statement),
-                ..
-            } => Rc::ptr_eq(statement, wanted),
-            Effect::Unnamed { prepared: None, .. } => false,
-            Effect::None
-            | Effect::Named { .. }
-            | Effect::Local { .. }
-            | Effect::Closed { .. }
-            | Effect::SetAgain(_)
-            | Effect::Deallocated { .. }
-            | Effect::MayForget => false,
+    fn is_statement_settled(&self, wanted: &Statement) -> bool {
+        self.is_settled(|effect| {
+            let touched = effect.of_statement();
+            touched.is_some_and(|(statement, _)| statement.is(wanted))
         })
     }
 
@@ -116,7 +104,7 @@ impl Requests<'_> {
             return Ok(self.pause_unsettled(out));
         }
         let server = self.server.as_deref_mut().expect("there was one above");
-        self.bench.tally.client_parses += u64::from(self.policy.max_prepared_statements > 0);
+        self.bench.tally.client_parses += 1;
         let is_whole = arrived.whole().is_some();
         if !is_whole || self.client.statements.is_full() {
             if renames {
@@ -188,7 +176,7 @@ impl Requests<'_> {
             server.statements.insert(Rc::clone(&statement));
             rename_parse(&arrived, &parse, &statement, out);
         }
-        self.bench.tally.server_parses += u64::from(self.policy.max_prepared_statements > 0);
+        self.bench.tally.server_parses += 1;
         let query = Some(parse_in_flight(
             server,
             self.client,
@@ -287,7 +275,7 @@ impl Requests<'_> {
         let Some(server) = self.server.as_deref_mut() else {
             return self.pause(Pause::NeedsServer);
         };
-        self.bench.tally.client_parses += u64::from(self.policy.max_prepared_statements > 0);
+        self.bench.tally.client_parses += 1;
         let shared = UnnamedStatement::Shared(Rc::clone(&statement));
         let before = std::mem::replace(&mut self.client.unnamed, shared);
         let is_known = server.statements.touch(&statement);
@@ -348,7 +336,7 @@ impl Requests<'_> {
             return Ok(self.pause_unsettled(out));
         }
         let server = self.server.as_deref_mut().expect("there was one above");
-        self.bench.tally.binds += u64::from(self.policy.max_prepared_statements > 0);
+        self.bench.tally.binds += 1;
         let Some(bind) = Bind::read(arrived.body) else {
             if arrived.whole().is_none() {
                 return Err(Violation::ClientNameTooLong);
