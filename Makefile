@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 10
-FUZZ_TARGETS := startup frames lexer comment scram sasl config hba userlist
+FUZZ_TARGETS := startup frames lexer comment scram sasl config hba ident userlist
 # Coverage for libFuzzer by flags that the stable toolchain takes.
 FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

@@ -252,7 +252,9 @@ impl Acceptor {
             | AdmissionError::NobodyToBe => {
                 (LoginOutcome::Refused, Some(Rejection::Authentication))
             }
-            AdmissionError::Inquiry(_) => (LoginOutcome::Failed, Some(Rejection::Authentication)),
+            AdmissionError::Inquiry { .. } => {
+                (LoginOutcome::Failed, Some(Rejection::Authentication))
+            }
             AdmissionError::Tls(_) => (LoginOutcome::Failed, Some(Rejection::Tls)),
             AdmissionError::UnknownDatabase(_) => {
                 (LoginOutcome::Refused, Some(Rejection::UnknownDatabase))
@@ -279,7 +281,7 @@ impl Acceptor {
             ErrorTexts::PostgreSql => None,
             ErrorTexts::PgBouncer => error.words_of_pgbouncer(config.auth.method),
         };
-        if let (AdmissionError::Inquiry(_), Some(_)) = (error, &words) {
+        if let (AdmissionError::Inquiry { .. }, Some(_)) = (error, &words) {
             // What the words leave out.
             tracing::warn!(%peer, "{error}");
         }

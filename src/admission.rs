@@ -1,25 +1,24 @@
 //! From an accepted socket to a client that has proved who it is, or to nothing.
 
 mod entrance;
+mod error;
 mod rules;
+mod standing;
 
 use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
-
-use thiserror::Error;
 
 use crate::allowance::{Allowance, Allowances};
 use crate::auth::backoff::Backoff;
 use crate::auth::credentials::Credentials;
 use crate::auth::hba;
+use crate::auth::held::Held;
 use crate::auth::scram::{MockSecret, Nonce};
-use crate::auth::verifier::Likeness;
-use crate::auth_query::{Inquiries, InquiryError};
-use crate::config::choices::AuthMethod;
+use crate::auth_query::Inquiries;
 use crate::config::tls::TlsMode;
 use crate::config::{CONSOLE_NAMES, Config, ConsoleRole};
 use crate::net::socket::{Detached, Peer, Socket, Stream};
@@ -27,17 +26,18 @@ use crate::net::tls_session::TlsSession;
 use crate::pool::budget::{Account, Ceilings, Full};
 use crate::protocol::cancel_key::CancelKey;
 use crate::protocol::encode;
-use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::startup::{Parameter, ProtocolVersion, Replication, StartupMessage};
 use crate::session::client_login::{Challenge, ClientLoginRequest, LoggedIn, LoginError};
-use crate::session::greeting::{Greeted, GreetingError, Negotiated};
+use crate::session::greeting::{Greeted, Negotiated};
 use crate::spread::Seat;
 use crate::telemetry::login_clock::{LoginClock, LoginPhase};
 use crate::telemetry::metrics::ProcessMetrics;
 
 use self::entrance::{Entrance, clock};
 use self::rules::{NotWelcome, Proof, Rules};
+use self::standing::Standing;
 
+pub use self::error::AdmissionError;
 pub use self::rules::{RulesError, check};
 
 /// Who comes over a unix socket by this name, and is the system user that runs the proxy, may use the console without proof.
@@ -151,134 +151,6 @@ pub enum Arrival {
     Console(Visitor),
 }
 
-/// Why a connection came to nothing.
-#[derive(Debug, Error)]
-pub enum AdmissionError {
-    /// It broke, or the client left.
-    #[error("client connection lost: {0}")]
-    Lost(#[from] io::Error),
-    /// What it said first was not understood.
-    #[error(transparent)]
-    Greeting(#[from] GreetingError),
-    /// TLS did not come about.
-    #[error("TLS handshake failed: {0}")]
-    Tls(io::Error),
-    /// It must use TLS. The text is PgBouncer's.
-    #[error("SSL required")]
-    TlsRequired,
-    /// No rule lets it in. The text is PgBouncer's.
-    #[error("no authentication method is found")]
-    NoRule,
-    /// A rule keeps it out. The text is PgBouncer's.
-    #[error("login rejected")]
-    Rejected,
-    /// Its certificate is not that of the user, or it has none.
-    #[error("certificate authentication failed")]
-    Certificate,
-    /// It is not that user of this system. The text is PgBouncer's.
-    #[error("unix socket login rejected")]
-    Peer,
-    /// Everyone is let in, and nobody says as whom at the server. The text is PgBouncer's.
-    #[error("bouncer config error")]
-    NobodyToBe,
-    /// The server can't be asked about it.
-    #[error("auth_query failed: {0}")]
-    Inquiry(#[from] InquiryError),
-    /// Too many logins from its address have failed lately.
-    #[error("too many failed logins from this address, try again later")]
-    BackedOff,
-    /// It did not prove who it is.
-    #[error(transparent)]
-    Login(#[from] LoginError),
-    /// As many clients are there as may be. The text is PgBouncer's.
-    #[error("no more connections allowed (max_client_conn)")]
-    Full,
-    /// As many clients use the database as may.
-    #[error("client connections exceeded (max_db_client_connections)")]
-    DatabaseFull,
-    /// As many clients have logged in as the user as may.
-    #[error("client connections exceeded (max_user_client_connections)")]
-    UserFull,
-    /// There is no such user, and nobody asked for a password.
-    #[error("role \"{}\" does not exist", String::from_utf8_lossy(.name))]
-    UnknownUser {
-        /// The name.
-        name: Box<[u8]>,
-        /// Whether a server was asked for it.
-        was_asked: bool,
-    },
-    /// There is no such database.
-    #[error("database \"{}\" does not exist", String::from_utf8_lossy(.0))]
-    UnknownDatabase(Box<[u8]>),
-    /// It may not use the console. The text is PgBouncer's.
-    #[error("not allowed")]
-    NotAllowed,
-}
-
-impl AdmissionError {
-    /// What the client reads, where somebody may still read it.
-    pub fn response(&self) -> Option<ErrorResponse> {
-        match self {
-            Self::Lost(_) | Self::Tls(_) => None,
-            Self::Greeting(error) => error.response(),
-            Self::Login(error) => error.response(),
-            // PgBouncer's SQLSTATE.
-            Self::Full | Self::DatabaseFull | Self::UserFull | Self::NobodyToBe => {
-                Some(self.fatal(SqlState::PROTOCOL_VIOLATION))
-            }
-            // What the server says stays in the log.
-            Self::Inquiry(_) => Some(ErrorResponse::fatal(
-                SqlState::CONNECTION_FAILURE,
-                "authentication query failed",
-            )),
-            Self::BackedOff => Some(self.fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION)),
-            Self::TlsRequired | Self::NoRule | Self::Rejected | Self::Certificate | Self::Peer => {
-                Some(self.fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION))
-            }
-            Self::UnknownUser { .. } => {
-                Some(self.fatal(SqlState::INVALID_AUTHORIZATION_SPECIFICATION))
-            }
-            Self::UnknownDatabase(_) => Some(self.fatal(SqlState::INVALID_CATALOG_NAME)),
-            Self::NotAllowed => Some(self.fatal(SqlState::PROTOCOL_VIOLATION)),
-        }
-    }
-
-    /// Whether somebody has tried to be who it is not, or seems to.
-    fn is_failed_proof(&self) -> bool {
-        matches!(
-            self,
-            Self::Login(_) | Self::Certificate | Self::UnknownUser { .. }
-        )
-    }
-
-    /// What PgBouncer would say, where it has other words for it.
-    pub fn words_of_pgbouncer(&self, method: AuthMethod) -> Option<String> {
-        Some(match self {
-            Self::UnknownUser {
-                was_asked: true, ..
-            } => "no such user".into(),
-            Self::UnknownUser { .. } => "\"trust\" authentication failed".into(),
-            Self::UnknownDatabase(name) => {
-                format!("no such database: {}", String::from_utf8_lossy(name))
-            }
-            Self::Login(LoginError::WrongPassword { .. }) => match method {
-                AuthMethod::ScramSha256 => "SASL authentication failed".into(),
-                _ => "password authentication failed".into(),
-            },
-            Self::Inquiry(InquiryError::Connect(error)) if error.refusal().is_some() => {
-                error.reason().into_owned()
-            }
-            Self::Inquiry(error @ InquiryError::Disabled(_)) => error.to_string(),
-            Self::Inquiry(_) => "bouncer config error".into(),
-            _ => return None,
-        })
-    }
-
-    fn fatal(&self, code: SqlState) -> ErrorResponse {
-        ErrorResponse::fatal(code, self.to_string())
-    }
-}
-
 /// Admits clients. Shared by all that log in.
 #[derive(Debug)]
 pub struct Gate {
@@ -302,12 +174,13 @@ pub struct Gate {
 impl Gate {
     /// By the configuration's users.
     pub fn new(config: Arc<Config>, process: Arc<ProcessMetrics>, clock: fn() -> Instant) -> Self {
+        let mock_secret = mock_secret_of(&config);
         Self {
-            inquiries: Arc::default(),
+            inquiries: Arc::new(Inquiries::new(Arc::clone(&process))),
             backoff: Mutex::default(),
             clock,
-            rules: RwLock::new(Arc::new(rules_of(config))),
-            mock_secret: MockSecret::new(random()),
+            rules: RwLock::new(Arc::new(rules_of(config, &mock_secret, None))),
+            mock_secret,
             disabled: Mutex::default(),
             taken: Arc::default(),
             clients: Arc::default(),
@@ -317,7 +190,8 @@ impl Gate {
 
     /// Whoever arrives from now on goes by another configuration.
     pub fn reload(&self, config: Arc<Config>) {
-        let rules = Arc::new(rules_of(config));
+        let former = self.rules();
+        let rules = Arc::new(rules_of(config, &self.mock_secret, Some(&former)));
         self.inquiries.forget();
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
@@ -463,8 +337,11 @@ impl Gate {
         if is_for_console {
             let role = rules.config.console.role_of(&user);
             let role = role.ok_or(AdmissionError::NotAllowed)?;
-            // Whoever may set the limits is not kept out by them.
-            let allowance = self.allow(&rules.config, &message, role == ConsoleRole::Admin)?;
+            let allowance = match role {
+                // Whoever may set the limits is not kept out by them.
+                ConsoleRole::Admin => self.allow(account_of(&message), Ceilings::default())?,
+                ConsoleRole::Stats => self.allow_within_limits(&rules.config, &message)?,
+            };
             entrance.flush().await?;
             let visit = Visit {
                 user: (*user).into(),
@@ -478,7 +355,7 @@ impl Gate {
         if rules.config.database(&database).is_none() {
             return Err(AdmissionError::UnknownDatabase(message.database));
         }
-        place.allowance = Some(self.allow(&rules.config, &message, false)?);
+        place.allowance = Some(self.allow_within_limits(&rules.config, &message)?);
         entrance.flush().await?;
         Ok(Admission::Client {
             message,
@@ -488,26 +365,23 @@ impl Gate {
         })
     }
 
-    /// A place among the clients of the database and the user.
-    fn allow(
+    /// A place among the clients of the database and the user, as far as the configuration lets them be.
+    fn allow_within_limits(
         &self,
         config: &Config,
         message: &StartupMessage,
-        is_unlimited: bool,
     ) -> Result<Allowance, AdmissionError> {
-        let account = Account {
-            database: text(&message.database),
-            user: text(&message.user),
-        };
+        let account = account_of(message);
         let settings = config.pool_settings(&account.database, &account.user);
-        let ceilings = match is_unlimited {
-            true => Ceilings::default(),
-            false => Ceilings {
-                pool: None,
-                database: settings.max_database_client_connections,
-                user: settings.max_user_client_connections,
-            },
+        let ceilings = Ceilings {
+            pool: None,
+            database: settings.max_database_client_connections,
+            user: settings.max_user_client_connections,
         };
+        self.allow(account, ceilings)
+    }
+
+    fn allow(&self, account: Account, ceilings: Ceilings) -> Result<Allowance, AdmissionError> {
         let allowance = self.clients.take(&Arc::new(account), ceilings);
         allowance.map_err(|full| match full {
             Full::Database | Full::Pool => AdmissionError::DatabaseFull,
@@ -527,19 +401,29 @@ impl Gate {
         let Some(address) = visitor.address.filter(|_| !base.is_zero()) else {
             return self.identify(rules, entrance, visitor, message).await;
         };
-        let backoff = || self.backoff.lock().unwrap_or_else(PoisonError::into_inner);
-        if backoff().must_wait(address, (self.clock)()) {
+        if self.must_wait(rules, visitor) {
             return Err(AdmissionError::BackedOff);
         }
         let identified = self.identify(rules, entrance, visitor, message).await;
-        match &identified {
-            Ok(_) => backoff().on_success(address),
-            Err(error) if error.is_failed_proof() => {
-                backoff().on_failure(address, base, (self.clock)());
-            }
-            Err(_) => {}
+        if identified
+            .as_ref()
+            .is_err_and(AdmissionError::is_failed_proof)
+        {
+            self.backoff().on_failure(address, base, (self.clock)());
         }
         identified
+    }
+
+    /// Whether too many from its address have failed. Asked again before each message is judged: guesses that came in together would
+    /// else all be heard.
+    fn must_wait(&self, rules: &Rules, visitor: &hba::Visitor<'_>) -> bool {
+        let is_on = !rules.config.auth.failed_login_backoff.is_zero();
+        let address = visitor.address.filter(|_| is_on);
+        address.is_some_and(|address| self.backoff().must_wait(address, (self.clock)()))
+    }
+
+    fn backoff(&self) -> MutexGuard<'_, Backoff> {
+        self.backoff.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the client prove who it is. AuthenticationOk stands in `out` at the end.
@@ -555,22 +439,13 @@ impl Gate {
             NotWelcome::Rejected => AdmissionError::Rejected,
         })?;
         let user = visitor.user;
-        let configured = rules.config.user(user);
-        // Who is configured without a password may have one on the server.
-        let inquiry = match (demand.proof, configured.map(|user| &user.password)) {
-            (Proof::Any, _) | (_, Some(Some(_))) => None,
-            (_, Some(None) | None) => rules.inquiry(visitor.database)?,
-        };
-        let found = match &inquiry {
-            Some(inquiry) if self.is_disabled(&inquiry.place) => {
-                return Err(InquiryError::Disabled(inquiry.place.clone()).into());
-            }
-            // Boxed, as what is rarer below: the future of a login is moved a few times.
-            Some(inquiry) => Box::pin(self.inquiries.ask(inquiry, user, self.clock)).await?,
-            None => None,
-        };
-        let was_asked = inquiry.is_some();
-        let is_known = configured.is_some_and(|user| user.is_known) || found.is_some();
+        let Standing {
+            is_known,
+            was_asked,
+            password: kept_password,
+            held,
+            unanswered,
+        } = self.standing(rules, visitor, demand.proof).await?;
         let challenge = match demand.proof {
             Proof::Challenge(challenge) => challenge,
             Proof::Any => {
@@ -596,33 +471,43 @@ impl Gate {
                 Challenge::Nothing
             }
         };
-        let is_encrypted = visitor.is_encrypted;
-        // Where nothing is proved, nothing is made for it.
-        let (nonce, likeness) = match challenge {
-            Challenge::Nothing => (Nonce::default(), Likeness::Plain),
-            _ => {
-                let likeness = match (inquiry, self.inquiries.likeness()) {
-                    (Some(_), Some(likeness)) => likeness,
-                    _ => rules.likeness(&message.user, &self.mock_secret),
-                };
-                (random(), likeness)
-            }
-        };
+        if challenge == Challenge::Scram && !held.is_ready() {
+            make_keys_of(&held).await;
+        }
         let request = ClientLoginRequest {
             user: &message.user,
             challenge,
-            verifier: rules
-                .verifier(user, challenge)
-                .or_else(|| found.as_ref()?.verifier.as_ref()),
-            nonce,
-            mock_secret: &self.mock_secret,
-            likeness,
-            binding: rules.tls.binding.as_deref().filter(|_| is_encrypted),
+            held: &held,
+            nonce: match challenge {
+                Challenge::Nothing => Nonce::default(),
+                _ => random(),
+            },
+            binding: rules
+                .tls
+                .binding
+                .as_deref()
+                .filter(|_| visitor.is_encrypted),
         };
+        let may_go_on = || !self.must_wait(rules, visitor);
         let LoggedIn {
             password,
             scram_keys,
-        } = entrance.log_in(request).await?;
+        } = match entrance.log_in(request, may_go_on).await {
+            Ok(shown) => shown,
+            Err(AdmissionError::Login(error @ LoginError::WrongPassword { .. })) => {
+                let is_of_user = unanswered.is_none();
+                let unanswered = match unanswered {
+                    None if !was_asked => self.unanswered(rules, visitor).await,
+                    unanswered => unanswered,
+                };
+                // Nobody can be told which names are configured while nothing is known of the others.
+                return Err(match unanswered {
+                    Some(error) => AdmissionError::Inquiry { error, is_of_user },
+                    None => error.into(),
+                });
+            }
+            Err(error) => return Err(error),
+        };
         if !is_known && demand.proof != Proof::Any {
             return Err(AdmissionError::UnknownUser {
                 name: message.user.clone(),
@@ -630,18 +515,43 @@ impl Gate {
             });
         }
         Ok(Credentials {
-            password: password.or_else(|| found?.password),
+            password: password.or(kept_password),
             scram_keys,
         })
     }
 }
 
+/// Makes the keys of a password, where it does not keep others waiting.
+async fn make_keys_of(held: &Arc<Held>) {
+    let held = Arc::clone(held);
+    let making = tokio::task::spawn_blocking(move || {
+        held.scram();
+    });
+    // If it could not be done there, it is done when they are needed.
+    let _ = making.await;
+}
+
 /// The rules of a configuration. One that has been checked has some; else nobody is let in.
-fn rules_of(config: Arc<Config>) -> Rules {
-    Rules::new(Arc::clone(&config)).unwrap_or_else(|error| {
+fn rules_of(config: Arc<Config>, secret: &MockSecret, former: Option<&Rules>) -> Rules {
+    let rules = Rules::new(Arc::clone(&config), secret, former).unwrap_or_else(|error| {
         tracing::error!("nobody is let in: {error}");
-        Rules::closed(config)
-    })
+        Rules::closed(config, secret)
+    });
+    rules.make_keys();
+    rules
+}
+
+/// What salts are made of. It should be the same after a restart, and in another process for the same clients: a salt that changes is
+/// not that of a user whose verifier is kept. And nobody should guess it: passwords would be found out from salts, so that it is
+/// made of the private key that clients know the proxy by, else of what this machine is known by (machine-id(5)).
+fn mock_secret_of(config: &Config) -> MockSecret {
+    if let Some(key) = &config.listen.tls.key {
+        return MockSecret::derived_from(key.text.expose().as_bytes());
+    }
+    match std::fs::read("/etc/machine-id") {
+        Ok(id) if id.len() >= 32 => MockSecret::derived_from(&id),
+        _ => MockSecret::new(random()),
+    }
 }
 
 #[expect(clippy::large_enum_variant, reason = "moved once per login")]
@@ -654,6 +564,13 @@ enum Admission {
     },
     Cancel(CancelKey),
     Console(Visit),
+}
+
+fn account_of(message: &StartupMessage) -> Account {
+    Account {
+        database: text(&message.database),
+        user: text(&message.user),
+    }
 }
 
 /// Names were checked against the configuration, which is text.

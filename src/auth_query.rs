@@ -3,9 +3,11 @@
 //! It is asked on a connection of its own that no client ever uses: whatever clients set, search_path above all, is not there
 //! (CVE-2025-12819). The user's name goes as a parameter.
 
+mod reply;
+
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
@@ -13,17 +15,21 @@ use thiserror::Error;
 use zeroize::Zeroize as _;
 
 use crate::auth::credentials::Credentials;
+use crate::auth::held::{Held, KeyMaking};
 use crate::auth::scram::Nonce;
-use crate::auth::verifier::{Likeness, Verifier};
+use crate::auth::verifier::{Likeness, Likenesses, Verifier};
 use crate::config::Tcp;
 use crate::config::secret::Secret;
 use crate::net::socket::Socket;
 use crate::net::timer;
 use crate::protocol::encode;
-use crate::protocol::frame::Frame;
 use crate::server::dial::open_any;
 use crate::server::{ConnectError, ServerStartup, ServerTarget, log_in_at, take_frame};
 use crate::session::server_login::ServerRefusal;
+use crate::telemetry::labels::AuthQueryOutcome;
+use crate::telemetry::metrics::ProcessMetrics;
+
+use self::reply::{FoundUser, Reply};
 
 /// What is asked, and where.
 #[derive(Clone, Debug)]
@@ -34,21 +40,27 @@ pub struct Inquiry {
     pub target: ServerTarget,
     /// The query: a name and a password for `$1`.
     pub query: Box<str>,
+    /// How its connection is kept alive.
+    pub tcp: Tcp,
     /// How long connecting, and the answer, may take.
     pub timeout: Duration,
     /// How many answers are kept.
     pub cache_size: usize,
     /// How long they are.
     pub cache_ttl: Duration,
+    /// How keys of passwords are made.
+    pub making: KeyMaking,
 }
 
-/// What a server holds of a user. `Debug` shows nothing of it.
+/// What a server says about a name. `Debug` shows nothing of a password.
 #[derive(Clone, Debug)]
-pub struct FoundUser {
+pub struct Answer {
+    /// Whether there is such a user.
+    pub is_known: bool,
     /// What it keeps of the password, as it is; `None`: nobody can log in by one.
     pub password: Option<Secret>,
-    /// The same, as it is checked.
-    pub verifier: Option<Verifier>,
+    /// What the password is checked by: something in either case.
+    pub held: Arc<Held>,
 }
 
 /// Why nothing could be found out.
@@ -81,11 +93,12 @@ pub enum InquiryError {
 }
 
 /// Asks about users, and keeps the answers for a while.
-#[derive(Default)]
 pub struct Inquiries {
-    connections: Mutex<HashMap<Box<str>, Arc<Line>>>,
+    lines: Mutex<HashMap<Box<str>, Arc<Line>>>,
     answers: Mutex<Answers>,
-    likeness: Mutex<Option<Likeness>>,
+    /// What the users look like that were found.
+    likenesses: Mutex<Likenesses>,
+    process: Arc<ProcessMetrics>,
 }
 
 /// A connection that questions take turns on; `None` until the first, and after a while without.
@@ -95,6 +108,7 @@ struct Open {
     socket: Socket,
     target: ServerTarget,
     used_at: Instant,
+    _counted: CountedConnection,
 }
 
 type Key = (Box<str>, Box<str>);
@@ -102,7 +116,7 @@ type Key = (Box<str>, Box<str>);
 #[derive(Default)]
 struct Answers {
     /// The user in a place; when it was found out.
-    known: HashMap<Key, (Option<FoundUser>, Instant)>,
+    known: HashMap<Key, (Answer, Instant)>,
     /// Longest known first.
     order: VecDeque<Key>,
 }
@@ -110,14 +124,28 @@ struct Answers {
 /// How long a connection is kept without a question.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// To how many places a connection is kept.
+const MAX_LINES: usize = 64;
+
 impl Inquiries {
-    /// What the server holds of this user; `None` if there is no such user.
+    /// Nothing has been asked yet.
+    pub fn new(process: Arc<ProcessMetrics>) -> Self {
+        Self {
+            lines: Mutex::default(),
+            answers: Mutex::default(),
+            likenesses: Mutex::default(),
+            process,
+        }
+    }
+
+    /// What the server says about this user. Who is none looks like those that were found, `otherwise` where none was.
     pub async fn ask(
         self: &Arc<Self>,
         inquiry: &Inquiry,
         user: &str,
+        otherwise: Likeness,
         clock: fn() -> Instant,
-    ) -> Result<Option<FoundUser>, InquiryError> {
+    ) -> Result<Answer, InquiryError> {
         let place = format!(
             "{:?}/{}/{}/{}",
             inquiry.target.in_words(),
@@ -126,54 +154,137 @@ impl Inquiries {
             inquiry.query
         );
         let key = (Box::from(place), Box::from(user));
-        if let Some(found) = self.answers().get(&key, inquiry.cache_ttl, clock()) {
-            return Ok(found);
+        let queries = &self.process.auth_queries;
+        if let Some(answer) = self.answers().get(&key, inquiry.cache_ttl, clock()) {
+            queries.of(AuthQueryOutcome::Cached).increase();
+            return Ok(answer);
         }
-        let line = Arc::clone(
-            self.connections
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .entry(key.0.clone())
-                .or_default(),
-        );
-        let asking = ask_on(&line, inquiry, user, clock);
+        let line = self.line(&key.0);
+        let asking = ask_on(&line, inquiry, user, &self.process, clock);
         let found = timer::timeout(2 * inquiry.timeout, asking)
             .await
-            .unwrap_or(Err(InquiryError::Broken))?;
-        if let Some(verifier) = found.as_ref().and_then(|found| found.verifier.as_ref()) {
-            let mut likeness = self.likeness.lock().unwrap_or_else(PoisonError::into_inner);
-            *likeness = Some(Likeness::of(verifier));
+            .unwrap_or(Err(InquiryError::Broken));
+        if let Ok((_, true)) = found {
+            self.look_after(&key.0, &line, clock);
         }
-        self.answers().keep(key, found.clone(), inquiry, clock());
-        Ok(found)
+        self.let_go(&key.0, line, found.is_ok());
+        let (is_known, password) = match found {
+            Ok((Some(FoundUser { password }), _)) => (true, password),
+            Ok((None, _)) => (false, None),
+            Err(error) => {
+                queries.of(AuthQueryOutcome::Failed).increase();
+                return Err(error);
+            }
+        };
+        queries.of(AuthQueryOutcome::found(is_known)).increase();
+        let held = match &password {
+            Some(password) => {
+                let verifier = Verifier::parse(password);
+                self.likenesses().add(Likeness::of(&verifier));
+                let kept = self.answers().held(&key, &verifier, &inquiry.making);
+                kept.unwrap_or_else(|| {
+                    Arc::new(Held::of_user(user.as_bytes(), verifier, &inquiry.making))
+                })
+            }
+            None => {
+                let likeness = self.likeness(user, &inquiry.making).unwrap_or(otherwise);
+                Arc::new(Held::stand_in(user.as_bytes(), likeness, &inquiry.making))
+            }
+        };
+        let answer = Answer {
+            is_known,
+            password,
+            held,
+        };
+        let kept = self.answers().keep(key, answer.clone(), inquiry, clock());
+        self.process.auth_query_answers.set(kept);
+        Ok(answer)
     }
 
-    /// What a user looks like that was found: so do those that were not.
-    pub fn likeness(&self) -> Option<Likeness> {
-        *self.likeness.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What somebody of this name looks like, if users were found.
+    pub fn likeness(&self, user: &str, making: &KeyMaking) -> Option<Likeness> {
+        self.likenesses().of(user.as_bytes(), &making.secret)
+    }
+
+    fn likenesses(&self) -> MutexGuard<'_, Likenesses> {
+        lock(&self.likenesses)
+    }
+
+    /// The connection to a place that questions take turns on.
+    fn line(&self, place: &str) -> Arc<Line> {
+        Arc::clone(lock(&self.lines).entry(place.into()).or_default())
+    }
+
+    /// One question less. A place that can't be asked is forgotten, and so is one beyond the limit: clients may name any number of
+    /// databases, where a `*` takes them all.
+    fn let_go(&self, place: &str, line: Arc<Line>, is_good: bool) {
+        let mut lines = lock(&self.lines);
+        drop(line);
+        if is_good && lines.len() <= MAX_LINES {
+            return;
+        }
+        let is_idle = |line: &Arc<Line>| Arc::strong_count(line) == 1;
+        if lines.get(place).is_some_and(is_idle) {
+            lines.remove(place);
+        }
+    }
+
+    /// Closes a new connection when nothing has been asked on it for a while.
+    fn look_after(self: &Arc<Self>, place: &str, line: &Arc<Line>, clock: fn() -> Instant) {
+        let (line, inquiries) = (Arc::downgrade(line), Arc::downgrade(self));
+        let place = Box::from(place);
+        tokio::spawn(async move {
+            loop {
+                timer::sleep(IDLE).await;
+                let Some(line) = line.upgrade() else { return };
+                let mut kept = line.lock().await;
+                match &*kept {
+                    Some(open) if clock() < open.used_at + IDLE => continue,
+                    _ => *kept = None,
+                }
+                drop(kept);
+                if let Some(inquiries) = inquiries.upgrade() {
+                    inquiries.let_go(&place, line, false);
+                }
+                return;
+            }
+        });
     }
 
     /// Forgets all answers: passwords may have changed.
     pub fn forget(&self) {
         *self.answers() = Answers::default();
+        self.process.auth_query_answers.set(0);
     }
 
-    fn answers(&self) -> std::sync::MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        lock(&self.answers)
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Answers {
-    fn get(&self, key: &Key, ttl: Duration, now: Instant) -> Option<Option<FoundUser>> {
-        let (found, at) = self.known.get(key)?;
-        (now.saturating_duration_since(*at) < ttl).then(|| found.clone())
+    fn get(&self, key: &Key, ttl: Duration, now: Instant) -> Option<Answer> {
+        let (answer, at) = self.known.get(key)?;
+        (now.saturating_duration_since(*at) < ttl).then(|| answer.clone())
     }
 
-    fn keep(&mut self, key: Key, found: Option<FoundUser>, inquiry: &Inquiry, now: Instant) {
+    /// What was made of this password before, however long ago.
+    fn held(&self, key: &Key, verifier: &Verifier, making: &KeyMaking) -> Option<Arc<Held>> {
+        let (answer, _) = self.known.get(key)?;
+        let is_same = answer.held.is_made_of(verifier, making);
+        is_same.then(|| Arc::clone(&answer.held))
+    }
+
+    /// How many there are then.
+    fn keep(&mut self, key: Key, answer: Answer, inquiry: &Inquiry, now: Instant) -> u64 {
         if inquiry.cache_ttl.is_zero() {
-            return;
+            return 0;
         }
-        if self.known.insert(key.clone(), (found, now)).is_none() {
+        if self.known.insert(key.clone(), (answer, now)).is_none() {
             self.order.push_back(key);
         }
         while self.order.len() > inquiry.cache_size {
@@ -181,16 +292,19 @@ impl Answers {
                 self.known.remove(&oldest);
             }
         }
+        self.order.len() as u64
     }
 }
 
-/// Waits for its turn, and asks. A connection that was kept may have broken meanwhile: then a new one is asked.
+/// Waits for its turn, and asks. A connection that was kept may have broken meanwhile: then a new one is asked. The new one, to be
+/// looked after, comes back as true.
 async fn ask_on(
-    line: &Arc<Line>,
+    line: &Line,
     inquiry: &Inquiry,
     user: &str,
+    process: &Arc<ProcessMetrics>,
     clock: fn() -> Instant,
-) -> Result<Option<FoundUser>, InquiryError> {
+) -> Result<(Option<FoundUser>, bool), InquiryError> {
     let mut kept = line.lock().await;
     let usable = kept
         .take()
@@ -200,7 +314,7 @@ async fn ask_on(
     {
         open.used_at = clock();
         *kept = Some(open);
-        return Ok(found);
+        return Ok((found, false));
     }
     let credentials = Credentials {
         password: inquiry.target.password.clone(),
@@ -208,38 +322,47 @@ async fn ask_on(
     };
     let startup = ServerStartup::pooled(&[]);
     let connecting = async {
-        let tcp = Tcp::default();
-        let opened = open_any(&inquiry.target.addresses, &tcp).await?;
-        log_in_at(&inquiry.target, opened, &tcp, credentials, nonce, startup).await
+        let opened = open_any(&inquiry.target.addresses, &inquiry.tcp).await?;
+        log_in_at(
+            &inquiry.target,
+            opened,
+            &inquiry.tcp,
+            credentials,
+            nonce,
+            startup,
+        )
+        .await
     };
     let logged_in = timer::timeout(inquiry.timeout, connecting)
         .await
         .unwrap_or(Err(ConnectError::TimedOut))
         .inspect_err(|error| log_failure(inquiry, error))?;
-    let mut socket = logged_in.socket;
-    let found = ask_at(&mut socket, &inquiry.query, user).await?;
-    *kept = Some(Open {
-        socket,
+    let mut open = Open {
+        socket: logged_in.socket,
         target: inquiry.target.clone(),
         used_at: clock(),
-    });
-    drop(kept);
-    let line = Arc::downgrade(line);
-    tokio::spawn(async move {
-        loop {
-            timer::sleep(IDLE).await;
-            let Some(line) = line.upgrade() else { return };
-            let mut kept = line.lock().await;
-            match &*kept {
-                Some(open) if clock() < open.used_at + IDLE => {}
-                _ => {
-                    *kept = None;
-                    return;
-                }
-            }
-        }
-    });
-    Ok(found)
+        _counted: CountedConnection::new(process),
+    };
+    let found = ask_at(&mut open.socket, &inquiry.query, user).await?;
+    open.used_at = clock();
+    *kept = Some(open);
+    Ok((found, true))
+}
+
+/// An open connection, in the metrics.
+struct CountedConnection(Arc<ProcessMetrics>);
+
+impl CountedConnection {
+    fn new(process: &Arc<ProcessMetrics>) -> Self {
+        process.auth_query_connections.increase();
+        Self(Arc::clone(process))
+    }
+}
+
+impl Drop for CountedConnection {
+    fn drop(&mut self) {
+        self.0.auth_query_connections.decrease();
+    }
 }
 
 async fn ask_at(
@@ -254,15 +377,15 @@ async fn ask_at(
     let broken = |_| InquiryError::Broken;
     socket.write_all(&out).await.map_err(broken)?;
     let mut input = BytesMut::new();
-    let mut answer = Answer::default();
+    let mut reply = Reply::default();
     loop {
         while let Some((frame, len)) = take_frame(&input).map_err(|_| InquiryError::Malformed)? {
-            let is_done = answer.on_message(frame);
+            let is_done = reply.on_message(frame);
             // It may have been a password.
             input.get_mut(..len).unwrap_or_default().zeroize();
             input.advance(len);
             if is_done {
-                return answer.found;
+                return reply.found;
             }
         }
         if socket.read_buf(&mut input).await.map_err(broken)? == 0 {
@@ -292,70 +415,6 @@ fn log_failure(inquiry: &Inquiry, error: &ConnectError) {
     );
 }
 
-/// What the server has said so far.
-struct Answer {
-    found: Result<Option<FoundUser>, InquiryError>,
-}
-
-impl Default for Answer {
-    fn default() -> Self {
-        Self { found: Ok(None) }
-    }
-}
-
-impl Answer {
-    /// Whether that was all.
-    fn on_message(&mut self, frame: Frame<'_>) -> bool {
-        match (frame.tag, &self.found) {
-            (b'Z', _) => return true,
-            (b'E', _) => {
-                self.found = match ServerRefusal::parse(frame.body) {
-                    Ok(refusal) => Err(InquiryError::Refused(refusal)),
-                    Err(_) => Err(InquiryError::Malformed),
-                };
-            }
-            // The first row counts.
-            (b'D', Ok(None)) => self.found = row(frame.body).map(Some),
-            _ => {}
-        }
-        false
-    }
-}
-
-/// DataRow: a name, which says only that there is such a user, and a password.
-fn row(body: &[u8]) -> Result<FoundUser, InquiryError> {
-    let (count, rest) = body.split_first_chunk().ok_or(InquiryError::Malformed)?;
-    match u16::from_be_bytes(*count) {
-        2 => {}
-        count => return Err(InquiryError::Columns(count.into())),
-    }
-    let (_, rest) = column(rest)?;
-    let (password, _) = column(rest)?;
-    let password = match password {
-        None => None,
-        Some(text) => {
-            let text = str::from_utf8(text).map_err(|_| InquiryError::Malformed)?;
-            Some(Secret::new(text)).filter(|text| !text.expose().is_empty())
-        }
-    };
-    Ok(FoundUser {
-        verifier: password.as_ref().map(Verifier::parse),
-        password,
-    })
-}
-
-fn column(body: &[u8]) -> Result<(Option<&[u8]>, &[u8]), InquiryError> {
-    let (length, rest) = body.split_first_chunk().ok_or(InquiryError::Malformed)?;
-    match i32::from_be_bytes(*length) {
-        -1 => Ok((None, rest)),
-        length => usize::try_from(length)
-            .ok()
-            .and_then(|length| rest.split_at_checked(length))
-            .map(|(value, rest)| (Some(value), rest))
-            .ok_or(InquiryError::Malformed),
-    }
-}
-
 fn nonce() -> Nonce {
     let mut nonce = Nonce::default();
     getrandom::fill(&mut nonce).expect("the system has random bytes");
@@ -365,41 +424,5 @@ fn nonce() -> Nonce {
 impl fmt::Debug for Inquiries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inquiries").finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn data_row(columns: &[Option<&[u8]>]) -> Vec<u8> {
-        let mut row = u16::try_from(columns.len()).unwrap().to_be_bytes().to_vec();
-        for column in columns {
-            let length = column.map_or(-1, |column| i32::try_from(column.len()).unwrap());
-            row.extend_from_slice(&length.to_be_bytes());
-            row.extend_from_slice(column.unwrap_or_default());
-        }
-        row
-    }
-
-    #[test]
-    fn a_row_is_a_name_and_a_password() {
-        let found = row(&data_row(&[Some(b"ann"), Some(b"secret")])).unwrap();
-        assert_eq!(found.password, Some(Secret::new("secret")));
-        assert!(matches!(found.verifier, Some(Verifier::Plain(_))));
-        let found = row(&data_row(&[Some(b"ann"), None])).unwrap();
-        assert!(found.password.is_none() && found.verifier.is_none());
-    }
-
-    #[test]
-    fn anything_else_is_an_error() {
-        let error = |body: &[u8]| row(body).unwrap_err().to_string();
-        assert_eq!(
-            error(&data_row(&[Some(b"ann")])),
-            "expected 2 columns from auth_query, not 1"
-        );
-        for body in [&b""[..], b"\0\x02\0\0\0\x09ann", b"\0\x02\xff\xff\xff\xfe"] {
-            assert!(matches!(row(body), Err(InquiryError::Malformed)));
-        }
     }
 }

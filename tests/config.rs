@@ -822,6 +822,29 @@ fn check_warns_of_a_secret_in_a_configuration_that_everyone_reads() {
 }
 
 #[test]
+fn check_warns_of_rules_that_trust_everyone_or_that_nobody_can_keep_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let hba = "local all all trust\nhost all all all trust\nhostssl all ann all cert\n";
+    fs::write(folder.path().join("hba"), hba).unwrap();
+    let config = folder.path().join("pgspan.toml");
+    let text = "[auth]\nmethod = \"hba\"\nhba_file = \"hba\"\n[databases.app]\n[users.ann]\n";
+    fs::write(&config, text).unwrap();
+    let output = pgspan(&["check", &config.display().to_string()]);
+    assert_eq!(output.status.code(), Some(0));
+    let told = stderr(&output);
+    let rules = folder.path().join("hba").display().to_string();
+    for warning in [
+        format!("{rules}:2: everyone who reaches this machine can log in without proof (warning)"),
+        format!(
+            "{rules}:3: nobody can show a certificate: [listen.tls] needs a mode and `ca` (warning)"
+        ),
+    ] {
+        assert!(told.contains(&warning), "{told}");
+    }
+    assert_eq!(told.lines().count(), 2, "{told}");
+}
+
+#[test]
 fn a_wrong_configuration_ends_every_command_with_2_and_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("pgspan.toml");

@@ -2,7 +2,10 @@
 
 #![no_main]
 
+use std::num::NonZeroU32;
+
 use libfuzzer_sys::fuzz_target;
+use pgspan_fuzz::auth::held::{Held, KeyMaking};
 use pgspan_fuzz::auth::scram::MockSecret;
 use pgspan_fuzz::auth::verifier::{Likeness, Verifier};
 use pgspan_fuzz::config::secret::Secret;
@@ -12,17 +15,22 @@ use pgspan_fuzz::session::client_login::{Challenge, ClientLogin, ClientLoginRequ
 fuzz_target!(|input: (u8, Vec<(u8, &[u8])>)| {
     let (kind, messages) = input;
     let challenge = [Challenge::Password, Challenge::Md5, Challenge::Scram][usize::from(kind % 3)];
-    let verifier = match kind & 4 {
-        0 => Some(Verifier::parse(&Secret::new("a password that nobody guesses"))),
-        _ => None,
+    let making = KeyMaking {
+        secret: MockSecret::new([5; 32]),
+        iterations: NonZeroU32::MIN,
+    };
+    let held = match kind & 4 {
+        0 => {
+            let password = Secret::new("a password that nobody guesses");
+            Held::of_user(b"ann", Verifier::parse(&password), &making)
+        }
+        _ => Held::ready_stand_in(b"ann", Likeness::Md5, &making),
     };
     let request = ClientLoginRequest {
         user: b"ann",
         challenge,
-        verifier: verifier.as_ref().filter(|_| challenge != Challenge::Scram),
+        held: &held,
         nonce: [7; 18],
-        mock_secret: &MockSecret::new([5; 32]),
-        likeness: Likeness::Md5,
         binding: (kind & 8 == 8).then_some(&b"hash of a certificate"[..]),
     };
     let mut out = Vec::new();

@@ -91,10 +91,11 @@ impl Entrance {
         Ok(())
     }
 
-    /// AuthenticationOk stands in `out` at the end.
+    /// AuthenticationOk stands in `out` at the end. `may_go_on` is asked before each message of the client is judged.
     pub(super) async fn log_in(
         &mut self,
         request: ClientLoginRequest<'_>,
+        may_go_on: impl Fn() -> bool,
     ) -> Result<LoggedIn, AdmissionError> {
         let mut progress = ClientLogin::begin(request, &mut self.out);
         loop {
@@ -109,6 +110,9 @@ impl Entrance {
                     _ => self.read().await?,
                 }
             };
+            if !may_go_on() {
+                return Err(AdmissionError::BackedOff);
+            }
             let message = self.input.get_mut(..len).unwrap_or_default();
             let (&mut tag, body) = message.split_first_mut().expect("at least a header");
             let body = body.get_mut(FrameHeader::LEN - 1..).unwrap_or_default();

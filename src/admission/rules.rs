@@ -1,16 +1,17 @@
 //! Who is let in, and how they prove it: made of a configuration, replaced whole on reload.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Weak};
 
 use crate::auth::hba::{Hba, HbaMethod, Visitor};
+use crate::auth::held::{Held, KeyMaking};
 use crate::auth::ident::IdentMaps;
 use crate::auth::rule_words::LineError;
-use crate::auth::scram::{MockSecret, SALT_LENGTH, ScramVerifier};
-use crate::auth::verifier::{Likeness, Verifier};
+use crate::auth::scram::MockSecret;
+use crate::auth::verifier::{Likeness, Likenesses, Verifier};
 use crate::auth_query::{Inquiry, InquiryError};
 use crate::config::choices::AuthMethod;
-use crate::config::tls::TextFile;
+use crate::config::tls::{TextFile, TlsMode};
 use crate::config::{CONSOLE_NAMES, Config};
 use crate::net::tls::{ClientCertificates, ClientTls, TlsError};
 use crate::server::ServerTarget;
@@ -24,17 +25,13 @@ pub(super) struct Rules {
     pub(super) tls: ClientTls,
     hba: Hba,
     maps: IdentMaps,
-    known: HashMap<Box<str>, Known>,
+    /// How keys of passwords are made.
+    pub(super) making: KeyMaking,
+    /// Whether servers are asked about users, of whichever database.
+    pub(super) asks_servers: bool,
+    known: HashMap<Box<str>, Arc<Held>>,
     /// Those of the known users: who is not known looks like one who is.
-    likenesses: Vec<Likeness>,
-}
-
-/// What is held of a user's password.
-#[derive(Debug)]
-struct Known {
-    verifier: Verifier,
-    /// Made of a password when it is first needed: it takes milliseconds.
-    scram: OnceLock<Verifier>,
+    likenesses: Likenesses,
 }
 
 /// How a client must prove who it is.
@@ -89,7 +86,12 @@ pub enum RulesError {
 }
 
 impl Rules {
-    pub(super) fn new(config: Arc<Config>) -> Result<Self, RulesError> {
+    /// What is made of passwords that were in the `former` rules is taken from there.
+    pub(super) fn new(
+        config: Arc<Config>,
+        secret: &MockSecret,
+        former: Option<&Self>,
+    ) -> Result<Self, RulesError> {
         let (hba, maps) = hba_of(&config)?;
         let certificates = match hba.has_method(HbaMethod::Cert) {
             true => ClientCertificates::Welcome,
@@ -97,47 +99,78 @@ impl Rules {
         };
         let tls =
             ClientTls::new(&config.listen.tls, certificates).map_err(RulesError::ListenTls)?;
-        Ok(Self::with(config, tls, hba, maps))
+        let mut rules = Self::without_users(config, tls, secret);
+        rules.hba = hba;
+        rules.maps = maps;
+        for (name, user) in &rules.config.users {
+            let Some(password) = &user.password else {
+                continue;
+            };
+            let verifier = Verifier::parse(password);
+            rules.likenesses.add(Likeness::of(&verifier));
+            let made = former
+                .and_then(|former| former.known.get(name))
+                .filter(|held| held.is_made_of(&verifier, &rules.making));
+            let held = match made {
+                Some(held) => Arc::clone(held),
+                None => Arc::new(Held::of_user(name.as_bytes(), verifier, &rules.making)),
+            };
+            rules.known.insert(name.clone(), held);
+        }
+        Ok(rules)
     }
 
     /// What remains where the configuration can't be kept to: nobody is let in.
-    pub(super) fn closed(config: Arc<Config>) -> Self {
+    pub(super) fn closed(config: Arc<Config>, secret: &MockSecret) -> Self {
         let mut config = Config::clone(&config);
         config.auth.method = AuthMethod::Hba;
-        Self::with(
-            Arc::new(config),
-            ClientTls::disabled(),
-            Hba::default(),
-            IdentMaps::default(),
-        )
+        Self::without_users(Arc::new(config), ClientTls::disabled(), secret)
     }
 
-    fn with(config: Arc<Config>, tls: ClientTls, hba: Hba, maps: IdentMaps) -> Self {
-        let known: HashMap<_, _> = config
-            .users
-            .iter()
-            .filter_map(|(name, user)| {
-                let verifier = Verifier::parse(user.password.as_ref()?);
-                let scram = OnceLock::new();
-                Some((name.clone(), Known { verifier, scram }))
-            })
-            .collect();
-        let usual = config.auth.scram_iterations;
-        let likeness = |known: &Known| match (config.auth.method, &known.verifier) {
-            (AuthMethod::ScramSha256, Verifier::Plain(_)) => Likeness::Scram(usual),
-            (_, verifier) => Likeness::of(verifier),
-        };
-        let mut likenesses: Vec<_> = known.values().map(likeness).collect();
-        if likenesses.is_empty() {
-            likenesses.push(Likeness::Scram(usual));
-        }
+    fn without_users(config: Arc<Config>, tls: ClientTls, secret: &MockSecret) -> Self {
+        let mut databases = config.databases.values();
         Self {
             tls,
-            hba,
-            maps,
-            known,
-            likenesses,
+            hba: Hba::default(),
+            maps: IdentMaps::default(),
+            making: KeyMaking {
+                secret: secret.clone(),
+                iterations: config.auth.scram_iterations,
+            },
+            asks_servers: config.auth.user.is_some()
+                || databases.any(|database| database.auth_user.is_some()),
+            known: HashMap::new(),
+            likenesses: Likenesses::default(),
             config,
+        }
+    }
+
+    /// Has the keys made that SCRAM needs of passwords, by a thread that ends with that: it takes milliseconds each. A client that
+    /// comes before waits for its own.
+    pub(super) fn make_keys(&self) {
+        let is_wanted = match self.config.auth.method {
+            AuthMethod::ScramSha256 => true,
+            AuthMethod::Hba => self.hba.has_method(HbaMethod::Scram),
+            _ => false,
+        };
+        let unready: Vec<_> = self
+            .known
+            .values()
+            .filter(|held| is_wanted && !held.is_ready())
+            .map(Arc::downgrade)
+            .collect();
+        if unready.is_empty() {
+            return;
+        }
+        let make = move || {
+            // Those that a reload has done away with are left out.
+            for held in unready.iter().filter_map(Weak::upgrade) {
+                held.scram();
+            }
+        };
+        let thread = std::thread::Builder::new().name("pgspan-keys".into());
+        if let Err(error) = thread.spawn(make) {
+            tracing::warn!(%error, "keys of passwords are made when they are needed");
         }
     }
 
@@ -171,36 +204,31 @@ impl Rules {
         Ok(Demand { proof, map: None })
     }
 
-    /// What is held of a configured user's password, in the form that the challenge needs.
-    pub(super) fn verifier(&self, user: &str, challenge: Challenge) -> Option<&Verifier> {
-        let known = self.known.get(user)?;
-        let Verifier::Plain(password) = &known.verifier else {
-            return Some(&known.verifier);
-        };
-        if challenge != Challenge::Scram {
-            return Some(&known.verifier);
-        }
-        Some(known.scram.get_or_init(|| {
-            Verifier::Scram(ScramVerifier::from_password(
-                password.expose().as_bytes(),
-                &super::random::<SALT_LENGTH>(),
-                self.config.auth.scram_iterations,
-            ))
-        }))
+    /// What is held of a configured user's password.
+    pub(super) fn held(&self, user: &str) -> Option<Arc<Held>> {
+        self.known.get(user).map(Arc::clone)
     }
 
     /// Which server is asked about users that are not configured, and what, for clients of this database.
     pub(super) fn inquiry(&self, database: &str) -> Result<Option<Inquiry>, InquiryError> {
         let config = &self.config;
         let auth = &config.auth;
-        let Some(own) = config.database(database) else {
+        let own = config.database(database);
+        let asker = own
+            .and_then(|own| own.auth_user.as_ref())
+            .or(auth.user.as_ref());
+        let place = own
+            .and_then(|own| own.auth_dbname.as_ref())
+            .or(auth.dbname.as_ref());
+        // Who wants a database that is not there is asked about all the same, where that can be done.
+        let place = match (place, own) {
+            (Some(place), _) => &**place,
+            (None, Some(_)) => database,
+            (None, None) => return Ok(None),
+        };
+        let Some(asker) = asker else {
             return Ok(None);
         };
-        let Some(asker) = own.auth_user.as_ref().or(auth.user.as_ref()) else {
-            return Ok(None);
-        };
-        let place = own.auth_dbname.as_ref().or(auth.dbname.as_ref());
-        let place = place.map_or(database, |name| name);
         if CONSOLE_NAMES.contains(&place) {
             return Err(InquiryError::Reserved(place.into()));
         }
@@ -211,20 +239,23 @@ impl Rules {
         Ok(Some(Inquiry {
             place: place.into(),
             target,
-            query: own.auth_query.as_ref().unwrap_or(&auth.query).clone(),
+            query: own
+                .and_then(|own| own.auth_query.as_ref())
+                .unwrap_or(&auth.query)
+                .clone(),
+            tcp: config.tcp,
             timeout: config.pool_settings(place, asker).server_connect_timeout,
             cache_size: auth.cache_size,
             cache_ttl: auth.cache_ttl,
+            making: self.making.clone(),
         }))
     }
 
-    /// What a user looks like who is not known.
-    pub(super) fn likeness(&self, user: &[u8], secret: &MockSecret) -> Likeness {
-        let number = secret.number(user) % self.likenesses.len();
-        *self
-            .likenesses
-            .get(number)
-            .expect("a remainder of the length")
+    /// What somebody of this name looks like who is not known.
+    pub(super) fn likeness(&self, user: &str) -> Likeness {
+        let usual = Likeness::Scram(self.making.iterations);
+        let secret = &self.making.secret;
+        self.likenesses.of(user.as_bytes(), secret).unwrap_or(usual)
     }
 }
 
@@ -264,7 +295,9 @@ fn hba_of(config: &Config) -> Result<(Hba, IdentMaps), RulesError> {
 /// # Errors
 /// If they can't: the files are not what they should be.
 pub fn check(config: &Config) -> Result<Vec<String>, RulesError> {
-    let rules = Rules::new(Arc::new(config.clone()))?;
+    // Nobody logs in by these.
+    let secret = MockSecret::new([0; 32]);
+    let rules = Rules::new(Arc::new(config.clone()), &secret, None)?;
     let mut doubts = Vec::new();
     let servers = config
         .databases
@@ -291,6 +324,15 @@ pub fn check(config: &Config) -> Result<Vec<String>, RulesError> {
                 "{}:{line}: everyone who reaches this machine can log in without proof",
                 hba.file.name
             ));
+        }
+        let tls = &config.listen.tls;
+        for line in rules.hba.lines_of(HbaMethod::Cert) {
+            if tls.mode == TlsMode::Disable || tls.ca.is_none() {
+                doubts.push(format!(
+                    "{}:{line}: nobody can show a certificate: [listen.tls] needs a mode and `ca`",
+                    hba.file.name
+                ));
+            }
         }
     }
     Ok(doubts)

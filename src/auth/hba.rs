@@ -134,6 +134,14 @@ impl Hba {
         self.0.iter().any(|rule| rule.method == method)
     }
 
+    /// The lines that ask for this method.
+    pub fn lines_of(&self, method: HbaMethod) -> impl Iterator<Item = usize> {
+        let rules = self.0.iter();
+        rules
+            .filter(move |rule| rule.method == method)
+            .map(|rule| rule.line)
+    }
+
     /// The lines that trust whoever comes from another machine.
     pub fn trusting_lines(&self) -> impl Iterator<Item = usize> {
         let trusts = |rule: &&HbaRule| {

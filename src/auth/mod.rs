@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod credentials;
 pub mod hba;
+pub mod held;
 pub mod ident;
 pub mod md5;
 pub mod rule_words;

@@ -77,6 +77,32 @@ impl Likeness {
     }
 }
 
+/// Those that users have: who is none looks like one of them. At most [`Likenesses::MAX`] are told apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Likenesses(Vec<Likeness>);
+
+impl Likenesses {
+    /// The most that are told apart: three kinds, and counts of rounds, of which there is rarely more than one.
+    pub const MAX: usize = 16;
+
+    /// There is a user like this.
+    pub fn add(&mut self, likeness: Likeness) {
+        if self.0.len() < Self::MAX && !self.0.contains(&likeness) {
+            self.0.push(likeness);
+        }
+    }
+
+    /// What somebody of this name looks like, the same every time: when one more comes in, it changes for its share of the names.
+    pub fn of(&self, user: &[u8], secret: &MockSecret) -> Option<Likeness> {
+        let weight = |likeness: &&Likeness| match likeness {
+            Likeness::Plain => secret.number(user, b"plain"),
+            Likeness::Md5 => secret.number(user, b"md5"),
+            Likeness::Scram(iterations) => secret.number(user, &iterations.get().to_le_bytes()),
+        };
+        self.0.iter().max_by_key(weight).copied()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +141,33 @@ mod tests {
         ] {
             assert!(matches!(verifier(text), Verifier::Plain(_)), "{text}");
         }
+    }
+
+    #[test]
+    fn a_name_looks_like_one_of_the_users_and_keeps_to_it() {
+        let secret = MockSecret::new([5; 32]);
+        let scram = |rounds| Likeness::Scram(NonZeroU32::new(rounds).expect("some"));
+        let mut likenesses = Likenesses::default();
+        assert_eq!(likenesses.of(b"ann", &secret), None);
+        likenesses.add(Likeness::Plain);
+        likenesses.add(Likeness::Plain);
+        likenesses.add(scram(4096));
+        let names: Vec<_> = (0..100).map(|number| format!("user{number}")).collect();
+        let looks = |likenesses: &Likenesses| -> Vec<_> {
+            let look = |name: &String| likenesses.of(name.as_bytes(), &secret).expect("one");
+            names.iter().map(look).collect()
+        };
+        let before = looks(&likenesses);
+        let plain = before.iter().filter(|look| **look == Likeness::Plain);
+        assert!((20..80).contains(&plain.count()), "{before:?}");
+        likenesses.add(scram(10_000));
+        for (before, after) in before.iter().zip(looks(&likenesses)) {
+            assert!(after == *before || after == scram(10_000));
+        }
+        for rounds in 1..100 {
+            likenesses.add(scram(rounds));
+        }
+        assert_eq!(likenesses.0.len(), Likenesses::MAX);
     }
 
     #[test]

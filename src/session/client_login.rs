@@ -11,14 +11,13 @@
 //! src/backend/libpq/auth.c and auth-sasl.c, whose words are taken where PgBouncer has others (it says
 //! `SASL authentication failed` and `password authentication failed`, without the user's name).
 
-use std::num::NonZeroU32;
-
+use crate::auth::held::Held;
 use crate::auth::md5::Md5Hash;
 use crate::auth::scram::{
-    CachedKeys, DEFAULT_ITERATIONS, MAX_SASL_MESSAGE_LENGTH, MECHANISM, MECHANISM_PLUS, MockSecret,
-    Nonce, ScramServer, ScramServerError, ScramServerFinal, ScramVerifier, ServerBinding, Truth,
+    CachedKeys, MAX_SASL_MESSAGE_LENGTH, MECHANISM, MECHANISM_PLUS, Nonce, ScramServer,
+    ScramServerError, ScramServerFinal, ScramVerifier, ServerBinding, Truth,
 };
-use crate::auth::verifier::{Likeness, Verifier};
+use crate::auth::verifier::Verifier;
 use crate::config::secret::Secret;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
@@ -38,16 +37,12 @@ pub struct ClientLoginRequest<'a> {
     pub user: &'a [u8],
     /// How it shall be proved.
     pub challenge: Challenge,
-    /// What is held of the user's password. `None`, for users who don't exist too, fails at the end, and not sooner.
+    /// What its password is checked by.
     ///
-    /// With SCRAM a [`Verifier::Plain`] costs a key derivation in every login: turn it into a [`Verifier::Scram`] once.
-    pub verifier: Option<&'a Verifier>,
+    /// With SCRAM it should be ready: else it costs a key derivation here.
+    pub held: &'a Held,
     /// Random bytes for this login alone.
     pub nonce: Nonce,
-    /// Random bytes of the process.
-    pub mock_secret: &'a MockSecret,
-    /// What users of whom nothing is held look like.
-    pub likeness: Likeness,
     /// The hash of our certificate that SCRAM can be bound to, where the connection is encrypted by it.
     pub binding: Option<&'a [u8]>,
 }
@@ -170,20 +165,20 @@ impl ClientLogin {
                 return Progress::LoggedIn(LoggedIn::default());
             }
             Challenge::Password => {
-                let (verifier, truth) = request.verifier();
+                let (verifier, truth) = request.held.verifier();
                 encode::authentication_cleartext_password(out);
-                Awaiting::Password(verifier, truth)
+                Awaiting::Password(verifier.clone(), truth)
             }
-            Challenge::Md5 => match request.verifier() {
+            Challenge::Md5 => match request.held.verifier() {
                 (Verifier::Scram(verifier), truth) => request.offer_scram(verifier, truth, out),
-                (Verifier::Md5(hash), truth) => request.ask_md5(hash, truth, out),
+                (Verifier::Md5(hash), truth) => request.ask_md5(hash.clone(), truth, out),
                 (Verifier::Plain(password), truth) => {
                     let hash = Md5Hash::of(request.user, password.expose().as_bytes());
                     request.ask_md5(hash, truth, out)
                 }
             },
             Challenge::Scram => {
-                let (verifier, truth) = request.scram_verifier();
+                let (verifier, truth) = request.held.scram();
                 request.offer_scram(verifier, truth, out)
             }
         };
@@ -252,47 +247,19 @@ impl Awaiting {
 }
 
 impl ClientLoginRequest<'_> {
-    /// What the user's password is checked by; what looks like it, where nothing is held.
-    fn verifier(&self) -> (Verifier, Truth) {
-        match self.verifier {
-            Some(verifier) => (verifier.clone(), Truth::Genuine),
-            None => (
-                self.likeness.verifier(self.user, self.mock_secret),
-                Truth::Doomed,
-            ),
-        }
-    }
-
-    fn scram_verifier(&self) -> (ScramVerifier, Truth) {
-        let usual = NonZeroU32::new(DEFAULT_ITERATIONS).expect("the default is not zero");
-        match self.verifier() {
-            (Verifier::Scram(verifier), truth) => (verifier, truth),
-            (Verifier::Plain(password), Truth::Genuine) => {
-                let salt = self.mock_secret.salt(self.user);
-                let password = password.expose().as_bytes();
-                let verifier = ScramVerifier::from_password(password, &salt, usual);
-                (verifier, Truth::Genuine)
-            }
-            // Nothing of SCRAM can be computed from an MD5 hash.
-            (Verifier::Md5(_), _) | (Verifier::Plain(_), Truth::Doomed) => {
-                (self.mock_secret.verifier(self.user, usual), Truth::Doomed)
-            }
-        }
-    }
-
     fn ask_md5(&self, hash: Md5Hash, truth: Truth, out: &mut Vec<u8>) -> Awaiting {
         let salt = *self.nonce.first_chunk().expect("a nonce is longer");
         encode::authentication_md5_password(out, salt);
         Awaiting::Md5(hash, truth, salt)
     }
 
-    fn offer_scram(&self, verifier: ScramVerifier, truth: Truth, out: &mut Vec<u8>) -> Awaiting {
+    fn offer_scram(&self, verifier: &ScramVerifier, truth: Truth, out: &mut Vec<u8>) -> Awaiting {
         match self.binding {
             Some(_) => encode::authentication_sasl(out, &[MECHANISM_PLUS, MECHANISM]),
             None => encode::authentication_sasl(out, &[MECHANISM]),
         }
         Awaiting::SaslInitialResponse(Box::new(Offer {
-            verifier,
+            verifier: verifier.clone(),
             truth,
             binding: self.binding.map(Box::from),
             nonce: self.nonce,

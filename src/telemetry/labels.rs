@@ -233,6 +233,30 @@ label! {
 }
 
 label! {
+    /// What became of a question to a server about a user (`auth_query`).
+    AuthQueryOutcome {
+        /// There is such a user.
+        Found = "found",
+        /// There is none.
+        Unknown = "unknown",
+        /// The answer was still known.
+        Cached = "cached",
+        /// The server could not be asked, or gave no answer.
+        Failed = "failed",
+    }
+}
+
+impl AuthQueryOutcome {
+    /// Of an answer.
+    pub fn found(is_known: bool) -> Self {
+        match is_known {
+            true => Self::Found,
+            false => Self::Unknown,
+        }
+    }
+}
+
+label! {
     /// What became of a cancel request.
     CancelOutcome {
         /// A server was told.

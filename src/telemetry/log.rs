@@ -223,6 +223,20 @@ pub(super) fn civil_from_days(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
+/// Writes text with its control characters escaped: they could make a line look like two, or make a terminal do things.
+pub(super) fn push_visible(text: &str, out: &mut String) {
+    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if is_plain || !text.contains(char::is_control) {
+        return out.push_str(text);
+    }
+    for character in text.chars() {
+        match character.is_control() {
+            true => out.extend(character.escape_default()),
+            false => out.push(character),
+        }
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use std::sync::mpsc;

@@ -14,8 +14,8 @@ use crate::telemetry::instrument::{
     SharedGauge, bucket_of, nanoseconds, nanoseconds_of, seconds,
 };
 use crate::telemetry::labels::{
-    Blame, CancelOutcome, ConnectFailure, Limit, LineDrop, LogLevel, LoginOutcome, OutcomeKind,
-    Rejection, ServerClose, ServerState, SpanDrop, Uncounted,
+    AuthQueryOutcome, Blame, CancelOutcome, ConnectFailure, Limit, LineDrop, LogLevel,
+    LoginOutcome, OutcomeKind, Rejection, ServerClose, ServerState, SpanDrop, Uncounted,
 };
 use crate::telemetry::login_clock::LoginPhase;
 use crate::telemetry::registry::{OTHER, PoolName};
@@ -327,6 +327,12 @@ pub struct ProcessMetrics {
     pub clients_rejected: By<Rejection, SharedCounter>,
     /// Cancel requests, by what became of them.
     pub cancels: By<CancelOutcome, SharedCounter>,
+    /// Questions to servers about users, by what became of them.
+    pub auth_queries: By<AuthQueryOutcome, SharedCounter>,
+    /// Connections on which they are asked.
+    pub auth_query_connections: SharedGauge,
+    /// Answers that are kept.
+    pub auth_query_answers: SharedGauge,
     /// Limits that were hit, by name.
     pub limits: By<Limit, SharedCounter>,
     /// Lines logged, by level.

@@ -11,7 +11,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use crate::telemetry::log::{Lines, rfc3339};
+use crate::telemetry::log::{Lines, push_visible, rfc3339};
 
 /// How long a line that can't be written keeps its thread waiting.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -39,14 +39,20 @@ impl<S: Subscriber> Layer<S> for PgBouncerLines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut parts = Parts::default();
         event.record(&mut parts);
-        let line = format!(
-            "{} [{}] {} {}{}\n",
+        let mut line = format!(
+            "{} [{}] {} ",
             timestamp(SystemTime::now()),
             self.process,
             tag(*event.metadata().level()),
-            parts.prefix(),
-            parts.message.trim_end().replace('\n', "\n\t"),
         );
+        push_visible(&parts.prefix(), &mut line);
+        for (number, part) in parts.message.trim_end().split('\n').enumerate() {
+            if number > 0 {
+                line.push_str("\n\t");
+            }
+            push_visible(part, &mut line);
+        }
+        line.push('\n');
         self.lines.write(line.into_bytes());
         // Who reads why it was sent away finds the line in the file, as with PgBouncer.
         self.lines.flush(PATIENCE);
@@ -167,6 +173,23 @@ mod tests {
             .expect("the process, the level, the kind");
         let (_, rest) = rest.split_once(": ").expect("the place");
         assert_eq!(rest, "app/ann@127.0.0.1:40000 closing because: x (age=1s)");
+    }
+
+    #[test]
+    fn a_name_is_no_line_and_no_command_to_a_terminal() {
+        let lines = lines_of(|| {
+            tracing::info!(
+                database = "app\n2026-11-25 forged",
+                user = "ann\u{1b}[2J",
+                peer = "127.0.0.1:40000",
+                "no such user: ann\u{1b}[2J\nsecond\rline"
+            );
+        });
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].ends_with(
+            ": app\\n2026-11-25 forged/ann\\u{1b}[2J@127.0.0.1:40000 no such user: ann\\u{1b}[2J"
+        ));
+        assert_eq!(lines[1], "\tsecond\\rline");
     }
 
     #[test]

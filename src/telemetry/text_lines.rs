@@ -11,7 +11,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use crate::telemetry::log::{Lines, civil_from_days};
+use crate::telemetry::log::{Lines, civil_from_days, push_visible};
 
 /// Writes events as lines of text.
 #[derive(Debug)]
@@ -105,20 +105,6 @@ impl fmt::Write for Visible<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         push_visible(text, self.0);
         Ok(())
-    }
-}
-
-/// Control characters could make a line look like two, or make a terminal do things.
-fn push_visible(text: &str, out: &mut String) {
-    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-    if is_plain || !text.contains(char::is_control) {
-        return out.push_str(text);
-    }
-    for character in text.chars() {
-        match character.is_control() {
-            true => out.extend(character.escape_default()),
-            false => out.push(character),
-        }
     }
 }
 

@@ -147,6 +147,7 @@ fn logins_over_tls() {
         let config = format!(
             "{POOL}[listen.tls]\nmode = \"prefer\"\ncert = {}\nkey = {}\n\
              [auth]\nmethod = \"{method}\"\n[databases.\"*\"]\nhost = \"127.0.0.1\"\nport = {}\n\
+             [users.password_user]\npassword = \"sesame\"\n[users.md5_user]\npassword = \"sesame\"\n\
              [users.scram_user]\npassword = \"sesame\"\n",
             authority.quoted("pgspan.crt"),
             authority.quoted("pgspan.key"),

@@ -11,8 +11,10 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::support::authority::Authority;
+use crate::support::messages::{Message, startup};
 use crate::support::postgres::{psql, started};
 use crate::support::proxy::{ConfigText, Proxy};
+use crate::support::wire::Wire;
 
 /// A server with TLS: each role logs in as its name says, over either kind of connection unless its name says otherwise.
 struct Server {
@@ -327,6 +329,112 @@ fn users_that_are_not_configured_are_asked_for() {
         .unwrap();
     let said = said("newcomer", "hello");
     assert!(!said.stderr.contains(&wrong("newcomer")), "{said:?}");
+}
+
+#[test]
+fn the_console_lets_in_whom_a_server_knows() {
+    let users = "[console]\nadmin_users = [\"scram_user\"]\n[users.asker]\npassword = \"open\"\n";
+    let auth = "method = \"scram-sha-256\"\nuser = \"asker\"\ndbname = \"tls\"";
+    let proxy = Proxy::with(&config(auth, users));
+    let login = "user=scram_user dbname=pgbouncer password=sesame";
+    let said = psql(&proxy.conninfo(login), "SHOW VERSION");
+    assert!(said.stdout.starts_with("PgBouncer "), "{said:?}");
+    // A second time it is known.
+    assert!(psql(&proxy.conninfo(login), "SHOW VERSION").succeeded);
+    let count = |outcome| proxy.metric("pgspan_auth_queries_total", &[outcome]);
+    assert!((count("outcome=\"found\""), count("outcome=\"cached\"")) == (1.0, 1.0));
+    assert!(proxy.metric("pgspan_auth_query_connections", &[]) == 1.0);
+    assert!(proxy.metric("pgspan_auth_query_answers", &[]) == 1.0);
+}
+
+#[test]
+fn while_no_server_can_be_asked_nobody_can_tell_who_is_configured() {
+    // Nothing listens there.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let users = format!(
+        "[databases.gone]\nhost = \"127.0.0.1\"\nport = {port}\n{SESAME}[users.asker]\npassword = \"open\"\n"
+    );
+    for (dbname, reason) in [
+        ("gone", "auth_query failed: connect failed"),
+        (
+            "nowhere",
+            "authentication database \"nowhere\" is not configured",
+        ),
+        (
+            "pgbouncer",
+            "cannot use the reserved \"pgbouncer\" database",
+        ),
+    ] {
+        for method in ["scram-sha-256", "password", "md5"] {
+            let auth = format!("method = \"{method}\"\nuser = \"asker\"\ndbname = \"{dbname}\"");
+            let proxy = Proxy::with(&config(&auth, &users));
+            let told = |user: &str| {
+                let login = format!("user={user} dbname=clear password=wrong sslmode=disable");
+                let said = psql(&proxy.conninfo(&login), "SELECT 1");
+                assert!(!said.succeeded);
+                said.stderr
+            };
+            let expected = told("nobody");
+            assert!(
+                expected.contains("authentication query failed"),
+                "{expected}"
+            );
+            assert_eq!(told("scram_user"), expected, "{method}");
+            proxy.wait_for_log(&[reason]);
+            let right = "user=scram_user dbname=clear password=sesame";
+            assert!(psql(&proxy.conninfo(right), "SELECT 1").succeeded);
+        }
+    }
+}
+
+#[test]
+fn passwords_that_a_server_has_in_clear_serve_for_scram() {
+    let Server { postgres, .. } = server();
+    for sql in [
+        "CREATE TABLE clear_passwords (name text, password text)",
+        "INSERT INTO clear_passwords VALUES ('scram_user', 'sesame'), ('nothing', NULL)",
+    ] {
+        postgres.psql("app", sql).unwrap();
+    }
+    let auth = "method = \"scram-sha-256\"\nuser = \"asker\"\nscram_iterations = 5000\n\
+        query = \"SELECT name, password FROM clear_passwords WHERE name = $1\"";
+    let proxy = Proxy::with(&config(auth, "[users.asker]\npassword = \"open\"\n"));
+    let login = |user: &str, password: &str| {
+        let login = format!("user={user} dbname=clear password={password} sslmode=disable");
+        psql(&proxy.conninfo(&login), "SELECT current_user")
+    };
+    for _ in 0..2 {
+        assert_eq!(login("scram_user", "sesame").stdout, "scram_user\n");
+        for (user, password) in [
+            ("scram_user", "wrong"),
+            ("nothing", "sesame"),
+            ("eve", "sesame"),
+        ] {
+            let failed = format!("password authentication failed for user \"{user}\"");
+            let said = login(user, password);
+            assert!(said.stderr.contains(&failed), "{said:?}");
+        }
+    }
+    // Whoever it is that asks: the same rounds, and a salt that stays.
+    let firsts = |user: &str| {
+        let mut wire = Wire::connect(proxy.address());
+        wire.send(startup(&[("user", user), ("database", "clear")]));
+        wire.receive();
+        let first = b"SCRAM-SHA-256\0\0\0\0\x0bn,,n=,r=abc";
+        wire.send(Message::tagged(b'p', first));
+        let challenge = wire.receive();
+        let text = String::from_utf8_lossy(challenge.body()).into_owned();
+        text.split_once(",s=").unwrap().1.to_owned()
+    };
+    for user in ["scram_user", "nothing", "eve", "adam"] {
+        let first = firsts(user);
+        assert!(first.ends_with(",i=5000"), "{first}");
+        assert_eq!(firsts(user), first);
+    }
 }
 
 #[test]

@@ -153,6 +153,61 @@ fn nobody_can_tell_a_wrong_password_from_a_user_who_is_not_there() {
     assert_eq!(attempt("ann"), attempt("eve"));
 }
 
+/// What the proxy says first in SCRAM to somebody of this name: the salt and the rounds.
+fn salt_and_rounds(proxy: &Proxy, user: &str, database: &str) -> String {
+    let mut wire = Wire::connect(proxy.address());
+    wire.send(startup(&[("user", user), ("database", database)]));
+    assert_eq!(&wire.receive().body()[..4], &10_u32.to_be_bytes());
+    let (_, first) = ScramClient::begin([1; 18], ClientBinding::Impossible);
+    wire.send(sasl_initial("SCRAM-SHA-256", first.as_bytes()));
+    let challenge = wire.receive();
+    let text = String::from_utf8_lossy(&challenge.body()[4..]);
+    let (_, salt_and_rounds) = text.split_once(',').unwrap();
+    salt_and_rounds.to_owned()
+}
+
+#[test]
+fn a_salt_stays_over_reloads_and_restarts_whether_there_is_such_a_user_or_not() {
+    let (server, authority) = (ScriptedServer::start(), Authority::new());
+    let config = with_tls(config(&server), &authority);
+    let proxy = Proxy::with(&config);
+    let seen = |proxy: &Proxy| ["ann", "eve"].map(|user| salt_and_rounds(proxy, user, "app"));
+    let before = seen(&proxy);
+    assert_ne!(before[0], before[1]);
+    assert!(before.iter().all(|first| first.ends_with(",i=4096")));
+    proxy.signal("HUP");
+    proxy.wait_for_log(&["the configuration was read again"]);
+    assert_eq!(seen(&proxy), before);
+    drop(proxy);
+    assert_eq!(seen(&Proxy::with(&config)), before);
+}
+
+#[test]
+fn the_configured_rounds_are_everybodys() {
+    let server = ScriptedServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let hba = folder.path().join("hba");
+    std::fs::write(&hba, "host all all all scram-sha-256\n").unwrap();
+    let hashed = "[users.max]\npassword = \"md57cd2b9a92689eab2e58caf2da80afa15\"\n";
+    for (method, users) in [
+        ("\"scram-sha-256\"".to_owned(), ""),
+        (format!("\"hba\"\nhba_file = {hba:?}"), hashed),
+    ] {
+        let text = format!(
+            "[auth]\nmethod = {method}\nscram_iterations = 5000\n[databases.app]\nhost = \"127.0.0.1\"\nport = {}\n\
+             [users.ann]\npassword = \"sesame\"\n{users}",
+            server.port()
+        );
+        let proxy = Proxy::with(&ConfigText::default().and(&text));
+        for user in ["ann", "max", "eve", "adam", "moritz"] {
+            for database in ["app", "nowhere"] {
+                let first = salt_and_rounds(&proxy, user, database);
+                assert!(first.ends_with(",i=5000"), "{user}: {first}");
+            }
+        }
+    }
+}
+
 #[test]
 fn words_in_clear_behind_a_request_for_tls_are_refused() {
     let (server, authority) = (ScriptedServer::start(), Authority::new());
@@ -325,4 +380,34 @@ fn an_address_that_has_failed_waits_before_it_tries_again() {
         told("sesame").is_none().then_some(())
     });
     assert!(again.is_some());
+}
+
+#[test]
+fn guesses_that_come_in_together_are_not_all_heard() {
+    let server = ScriptedServer::start();
+    let text = "[auth]\nmethod = \"password\"\nfailed_login_backoff = \"1h\"\n";
+    let config = ConfigText::default().and(&format!(
+        "{text}[databases.app]\nhost = \"127.0.0.1\"\nport = {}\n[users.ann]\npassword = \"sesame\"\n",
+        server.port()
+    ));
+    let proxy = Proxy::with(&config);
+    let mut guessers: Vec<_> = (0..5)
+        .map(|_| {
+            let mut wire = Wire::connect(proxy.address());
+            wire.send(startup(ANN));
+            assert_eq!(wire.receive().tag(), b'R');
+            wire
+        })
+        .collect();
+    let told = |wire: &mut Wire, word: &str| {
+        wire.send(password(word));
+        field_of(&wire.receive(), b'M').unwrap()
+    };
+    let (first, others) = guessers.split_first_mut().unwrap();
+    let failed = "password authentication failed for user \"ann\"";
+    assert_eq!(told(first, "wrong"), failed);
+    for wire in others {
+        let later = "too many failed logins from this address, try again later";
+        assert_eq!(told(wire, "sesame"), later);
+    }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;
 
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::keys::{hash, hmac, is_equal, xor};
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 
-/// Random bytes of one process's lifetime. Unknown users get salts made of it, so that they look like known ones. `Debug` shows nothing.
+/// What salts are made of, for users and for those who are none, so that nobody can tell them apart. `Debug` shows nothing.
 #[derive(Clone)]
 pub struct MockSecret(Zeroizing<[u8; 32]>);
 
@@ -21,6 +22,14 @@ impl MockSecret {
     /// Takes the random bytes into keeping.
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(Zeroizing::new(bytes))
+    }
+
+    /// The same for the same `source`, which can't be found out from it if it can't be guessed.
+    pub fn derived_from(source: &[u8]) -> Self {
+        Self(hmac(
+            &Sha256::digest(source).into(),
+            &[b"pgspan mock secret"],
+        ))
     }
 
     /// The same salt for the same user, every time.
@@ -42,11 +51,12 @@ impl MockSecret {
         }
     }
 
-    /// A number that is the same for the same user every time.
-    pub fn number(&self, user: &[u8]) -> usize {
-        let key = hmac(&self.0, &[b"number of ", user]);
+    /// A number that is the same every time for the same user and purpose.
+    pub fn number(&self, user: &[u8], purpose: &[u8]) -> u64 {
+        // No name has a zero byte.
+        let key = hmac(&self.0, &[b"number\0", user, b"\0", purpose]);
         let first = *key.first_chunk().expect("a key is longer");
-        usize::from_le_bytes(first)
+        u64::from_le_bytes(first)
     }
 }
 

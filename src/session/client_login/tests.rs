@@ -1,11 +1,21 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::auth::scram::{ClientBinding, ScramClient};
+use crate::auth::held::tests::making;
+use crate::auth::scram::{ClientBinding, DEFAULT_ITERATIONS, ScramClient};
+use crate::auth::verifier::Likeness;
 use crate::config::secret::Secret;
 
 fn verifier(text: &str) -> Verifier {
     Verifier::parse(&Secret::new(text))
+}
+
+fn held(verifier: Option<&Verifier>) -> Held {
+    let making = making(DEFAULT_ITERATIONS);
+    match verifier {
+        Some(verifier) => Held::of_user(b"ann", verifier.clone(), &making),
+        None => Held::ready_stand_in(b"ann", Likeness::Plain, &making),
+    }
 }
 
 fn begin(challenge: Challenge, verifier: Option<&Verifier>) -> (ClientLogin, Vec<u8>) {
@@ -13,10 +23,8 @@ fn begin(challenge: Challenge, verifier: Option<&Verifier>) -> (ClientLogin, Vec
     let request = ClientLoginRequest {
         user: b"ann",
         challenge,
-        verifier,
+        held: &held(verifier),
         nonce: [7; 18],
-        mock_secret: &MockSecret::new([5; 32]),
-        likeness: Likeness::Plain,
         binding: None,
     };
     match ClientLogin::begin(request, &mut out) {
@@ -76,10 +84,8 @@ fn trust_asks_nothing() {
     let request = ClientLoginRequest {
         user: b"ann",
         challenge: Challenge::Nothing,
-        verifier: None,
+        held: &held(None),
         nonce: [7; 18],
-        mock_secret: &MockSecret::new([5; 32]),
-        likeness: Likeness::Plain,
         binding: None,
     };
     assert!(matches!(

@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::auth::scram::{MockSecret, ScramClientError};
-use crate::auth::verifier::Likeness;
+use crate::auth::held::Held;
+use crate::auth::held::tests::making;
+use crate::auth::scram::{DEFAULT_ITERATIONS, ScramClientError};
 use crate::protocol::error_response::SqlState;
 use crate::session::client_login::{Challenge, ClientLogin, ClientLoginRequest, Progress};
 
@@ -320,10 +321,8 @@ fn log_in(server: &Verifier, client: ServerLoginRequest, nonce: Nonce) -> (Cache
         ClientLoginRequest {
             user: b"ann",
             challenge: Challenge::Scram,
-            verifier: Some(server),
+            held: &Held::of_user(b"ann", server.clone(), &making(DEFAULT_ITERATIONS)),
             nonce,
-            mock_secret: &MockSecret::new([5; 32]),
-            likeness: Likeness::Plain,
             binding: None,
         },
         &mut to_client,
