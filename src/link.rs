@@ -262,6 +262,9 @@ impl Link {
             .replies
             .advance(input, &mut judge, &mut scratch.to_client);
         let is_fatal = judge.fatal().is_some();
+        if std::mem::take(&mut server.session.has_changed_schema) {
+            self.pool.definitions.borrow().on_schema_changed();
+        }
         let sent = scratch.to_client.len();
         let written = self.client.send(&mut scratch.to_client, input);
         self.pool.metrics.server_received_bytes.add(len as u64);

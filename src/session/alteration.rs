@@ -206,7 +206,8 @@ pub(super) fn contains_word(text: &[u8], wanted: &[u8]) -> bool {
     words(text).any(|word| word.eq_ignore_ascii_case(wanted))
 }
 
-fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The words of a text, those in literals and comments too.
+pub(super) fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| !byte.is_ascii_alphanumeric() && !matches!(byte, b'_' | b'.'))
         .filter(|word| !word.is_empty())
 }

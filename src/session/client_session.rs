@@ -8,8 +8,9 @@ use crate::session::annotator::{QueryPlan, Surroundings};
 use crate::session::driver::Driver;
 use crate::session::exchange::Received;
 use crate::session::local_statements::LocalStatements;
+use crate::session::meaning::{self, Meaning};
 use crate::session::parameters::ParameterSet;
-use crate::session::statements::{ClientStatements, Statement, UnnamedStatement};
+use crate::session::statements::{ClientStatements, Definitions, Statement, UnnamedStatement};
 use crate::session::trace::SessionTrace;
 use crate::sql::encoding::ClientEncoding;
 use crate::sql::lexer::StandardConformingStrings;
@@ -40,6 +41,8 @@ pub struct ClientSession {
     pub told_when_bound: Option<Box<Option<Box<[u8]>>>>,
     /// What must be set on a server before this client uses it. Shared with clients that want the same.
     pub parameters: Rc<ParameterSet>,
+    /// What its texts mean by them, as it was last asked for. Made when the first statement is prepared.
+    meaning: Option<Box<(Rc<ParameterSet>, Rc<Meaning>)>>,
     /// The plan for the query that it paused with, until there is a server for it.
     pub planned: Option<Box<QueryPlan>>,
     /// The query is to be cancelled for which it waited for a server.
@@ -75,6 +78,7 @@ impl ClientSession {
             local: None,
             told_when_bound: None,
             parameters: Rc::clone(&parameters),
+            meaning: None,
             planned: None,
             is_canceled: false,
             waited: None,
@@ -122,6 +126,35 @@ impl ClientSession {
             (b"", UnnamedStatement::Shared(statement)) => Some(statement),
             (b"", _) => None,
             _ => self.statements.find(name),
+        }
+    }
+
+    /// What its texts mean by its parameters.
+    pub fn meaning(&mut self, definitions: &mut Definitions) -> Rc<Meaning> {
+        if let Some((parameters, meaning)) = self.meaning.as_deref()
+            && Rc::ptr_eq(parameters, &self.parameters)
+        {
+            return Rc::clone(meaning);
+        }
+        let meaning = definitions.meaning_of(&self.parameters);
+        let known = (Rc::clone(&self.parameters), Rc::clone(&meaning));
+        self.meaning = Some(Box::new(known));
+        meaning
+    }
+
+    /// Whether it would mean by its parameters what this statement does.
+    pub fn means(&self, statement: &Statement) -> bool {
+        let known = self.meaning.as_deref();
+        known.is_some_and(|(parameters, meaning)| {
+            statement.has_meaning(meaning) && meaning::is_same_by(parameters, &self.parameters)
+        })
+    }
+
+    /// A name stands for another statement from now on.
+    pub fn replace_statement(&mut self, name: &[u8], statement: Rc<Statement>) {
+        match name {
+            b"" => self.unnamed = UnnamedStatement::Shared(statement),
+            name => self.statements.insert(name, statement),
         }
     }
 

@@ -532,6 +532,21 @@ impl Exchange {
             .is_none_or(|request| request.delivery.is_to_client())
     }
 
+    /// Whether the text of anything outstanding is such a one. With more than a few it may be.
+    pub fn has_outstanding_text(&self, is_such: impl Fn(&[u8]) -> bool) -> bool {
+        /// As many as are looked at.
+        const LOOKED_AT: usize = 64;
+        if self.outstanding.len() > LOOKED_AT {
+            return true;
+        }
+        let queries = self.outstanding.iter().filter_map(|request| {
+            let runs = matches!(request.kind, RequestKind::Query | RequestKind::Execute);
+            request.query.as_ref().filter(|_| runs)
+        });
+        let mut texts = queries.filter_map(|query| self.texts.get(query.text.clone()));
+        texts.any(is_such)
+    }
+
     /// The text of the request in front, as far as it is kept.
     pub fn front_text(&self) -> &[u8] {
         let query = self.front().and_then(|front| front.query.as_ref());

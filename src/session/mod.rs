@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod greeting;
 pub mod ledger;
 pub mod local_statements;
+pub mod meaning;
 pub mod parameters;
 pub mod position_map;
 pub mod query_record;

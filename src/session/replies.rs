@@ -210,7 +210,7 @@ impl Judge for Replies<'_> {
                 RequestKind::Query | RequestKind::FunctionCall | RequestKind::Sync,
             ) => {
                 let status = status_in(&arrived)?;
-                self.server.exchange.on_ready(status);
+                self.server.on_ready(status);
                 if self.client.mode == PoolMode::Statement && status != TransactionStatus::Idle {
                     return Err(Violation::ClientTransaction);
                 }
@@ -437,6 +437,7 @@ impl Replies<'_> {
             && fields.field(b'R') == Some(b"RevalidateCachedQuery")
             && let Some(front) = self.server.exchange.front()
             && let Some(statement) = &front.bound
+            && (statement.is_private() || self.client.means(statement))
         {
             // Whoever prepares it anew is to find the new result on every server.
             statement.set_stale();

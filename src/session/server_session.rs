@@ -15,6 +15,7 @@ use crate::session::announcement::Announcement;
 use crate::session::exchange::{
     Delivery, Effect, Exchange, OutstandingRequest, Received, RequestKind,
 };
+use crate::session::meaning;
 use crate::session::parameters::{self, ParameterSet, is_parameter_name};
 use crate::session::position_map::PositionMap;
 use crate::session::statements::{ServerStatements, Statement};
@@ -49,6 +50,10 @@ pub struct ServerSession {
     may_be_undone: bool,
     /// Parameters that its client may have set to values that are not known yet.
     unknown: Vec<Box<[u8]>>,
+    /// Its client has set, perhaps for this transaction alone, what the meaning of texts depends on, and what that is now is not known.
+    is_meaning_open: bool,
+    /// What texts mean may be something else for everybody: a table, a view or a function has changed. Whoever looks takes it away.
+    pub has_changed_schema: bool,
     /// When the first message of the group came and left that the next Execute belongs to.
     pub group: Option<(Received, Instant)>,
     /// How many Executes were sent since the last Sync.
@@ -117,6 +122,8 @@ impl ServerSession {
             belongings: None,
             may_be_undone: false,
             unknown: Vec::new(),
+            is_meaning_open: false,
+            has_changed_schema: false,
             group: None,
             executes: 0,
             group_status: None,
@@ -281,6 +288,11 @@ impl ServerSession {
     /// A statement of the client's is done, with this command tag. What it has made of the client's session.
     pub fn on_command(&mut self, tag: &[u8], state: SessionState) -> Forgotten {
         let text = self.exchange.front_text();
+        self.is_meaning_open |= meaning::may_be_changed_by(tag, text);
+        // A temporary table of the client's own changes nothing for others.
+        self.has_changed_schema |= tag.starts_with(b"ALTER ")
+            || tag == b"CREATE VIEW"
+            || tag.starts_with(b"DROP ") && self.belongings.is_none();
         let alteration = match state {
             SessionState::Track => Alteration::by(tag, text),
             SessionState::Reset | SessionState::Leak => Alteration::None,
@@ -323,6 +335,22 @@ impl ServerSession {
             self.belongings = None;
         }
         forgotten
+    }
+
+    /// Whether it is known by which settings it would read a text that is sent now.
+    pub fn is_meaning_known(&self) -> bool {
+        !self.is_meaning_open
+            && !self.unknown.iter().any(|name| meaning::depends_on(name))
+            && !self
+                .exchange
+                .has_outstanding_text(meaning::may_be_changed_by_text)
+    }
+
+    /// ReadyForQuery came, with this status.
+    pub fn on_ready(&mut self, status: TransactionStatus) {
+        self.exchange.on_ready(status);
+        // What was set for the transaction is over, and what was set beyond it is among the unknown.
+        self.is_meaning_open &= status != TransactionStatus::Idle;
     }
 
     /// A text is sent to it that may set parameters of the proxy's own: they are the client's alone.

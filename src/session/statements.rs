@@ -1,30 +1,53 @@
 //! The client's prepared statements and the server's: the same text, under names that differ.
 //!
 //! A client prepares once and may then meet any server of its pool. So each definition (text and parameter types) gets one
-//! name of the proxy's own, and a server that lacks it is sent the Parse again, ahead of whatever needs it.
+//! name of the proxy's own for each [`Meaning`], and a server that lacks it is sent the Parse again, ahead of whatever needs it.
 
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 use crate::protocol::frame::split_cstr;
+use crate::session::meaning::{self, Meaning};
+use crate::session::parameters::ParameterSet;
 
-/// A prepared statement that clients share if their text and parameter types are the same.
-#[derive(Debug, PartialEq, Eq)]
+/// A prepared statement that clients share if their text, its meaning and its parameter types are the same.
+#[derive(Debug)]
 pub struct Statement {
     /// Its number, which makes its name on servers: no other statement of its pool has it, on any worker.
     id: u64,
     /// Text, NUL, and parameter types, as they stand in a Parse behind the name.
     definition: Box<[u8]>,
+    /// By which settings it is prepared. `None`: by some of one client's alone.
+    meaning: Option<Rc<Meaning>>,
     /// A server has found that its result is another by now: who prepares the text again gets another statement.
     is_stale: Cell<bool>,
 }
+
+impl PartialEq for Statement {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(other)
+    }
+}
+
+impl Eq for Statement {}
 
 impl Statement {
     /// Whether it is the same on servers. One that has come with a server from another worker knows its number alone.
     pub fn is(&self, other: &Self) -> bool {
         self.id == other.id
+    }
+
+    /// Whether it is prepared by these settings.
+    pub fn has_meaning(&self, meaning: &Rc<Meaning>) -> bool {
+        let own = self.meaning.as_ref();
+        own.is_some_and(|own| Rc::ptr_eq(own, meaning))
+    }
+
+    /// Whether it is one client's alone.
+    pub fn is_private(&self) -> bool {
+        self.meaning.is_none()
     }
 
     /// Whether its result may be another than its clients were told.
@@ -85,11 +108,13 @@ pub enum UnnamedStatement {
 /// All definitions that some client or server of a pool still knows.
 #[derive(Debug)]
 pub struct Definitions {
-    by_definition: HashMap<Box<[u8]>, Weak<Statement>>,
+    by_settings: HashMap<Box<[u8]>, Rc<Meaning>>,
+    /// Kept for its room.
+    settings: Vec<u8>,
     next_id: u64,
     /// How far apart its numbers are: others number theirs in between.
     stride: u64,
-    /// At this size, those that nobody knows any more are swept out.
+    /// At this many settings, those that nobody has any more are swept out.
     sweep_at: usize,
     /// Hashes of texts of unnamed statements that came last, each at the place that it leads to. Made when the first comes.
     seen: Vec<u64>,
@@ -114,7 +139,8 @@ impl Definitions {
     /// None yet, of one of so many workers: servers move between them, and the names that they have must tell statements apart.
     pub fn of_worker(number: u64, workers: u64) -> Self {
         Self {
-            by_definition: HashMap::new(),
+            by_settings: HashMap::new(),
+            settings: Vec::new(),
             next_id: number,
             stride: workers,
             sweep_at: 0,
@@ -135,28 +161,50 @@ impl Definitions {
             .is_some_and(|seen| std::mem::replace(seen, hash) == hash)
     }
 
-    /// The one statement with this definition.
-    pub fn intern(&mut self, definition: &[u8]) -> Rc<Statement> {
-        const SWEEP_AT_LEAST: usize = 256;
-        if let Some(known) = self.by_definition.get(definition).and_then(Weak::upgrade)
-            && !known.is_stale()
-        {
-            return known;
+    /// What texts mean by these settings.
+    pub fn meaning_of(&mut self, parameters: &ParameterSet) -> Rc<Meaning> {
+        const SWEEP_AT_LEAST: usize = 64;
+        self.settings.clear();
+        meaning::write_key(parameters, &mut self.settings);
+        if let Some(known) = self.by_settings.get(&*self.settings) {
+            return Rc::clone(known);
         }
-        if self.by_definition.len() >= self.sweep_at {
-            self.by_definition
-                .retain(|_, statement| statement.strong_count() > 0);
-            self.sweep_at = SWEEP_AT_LEAST.max(2 * self.by_definition.len());
+        if self.by_settings.len() >= self.sweep_at {
+            // Those that a client has, or a statement.
+            self.by_settings
+                .retain(|_, meaning| Rc::strong_count(meaning) > 1);
+            self.sweep_at = SWEEP_AT_LEAST.max(2 * self.by_settings.len());
+        }
+        let meaning = Rc::default();
+        self.by_settings
+            .insert(self.settings.as_slice().into(), Rc::clone(&meaning));
+        meaning
+    }
+
+    /// The one statement with this definition and meaning; with `None` one that nobody shares.
+    pub fn intern(&mut self, meaning: Option<&Rc<Meaning>>, definition: &[u8]) -> Rc<Statement> {
+        if let Some(known) = meaning.and_then(|meaning| meaning.find(definition)) {
+            return known;
         }
         self.next_id += self.stride;
         let statement = Rc::new(Statement {
             id: self.next_id,
             definition: definition.into(),
+            meaning: meaning.map(Rc::clone),
             is_stale: Cell::new(false),
         });
-        self.by_definition
-            .insert(definition.into(), Rc::downgrade(&statement));
+        if let Some(meaning) = meaning {
+            meaning.insert(&statement);
+        }
         statement
+    }
+
+    /// Tables, views or functions are others by now: whoever prepares a text again gets another statement, of the new ones. Who has
+    /// one keeps it, and is told by the server if its result has changed, as on a connection of its own.
+    pub fn on_schema_changed(&self) {
+        for meaning in self.by_settings.values() {
+            meaning.forget();
+        }
     }
 }
 
@@ -304,6 +352,7 @@ impl ServerStatements {
             statements.insert(Rc::new(Statement {
                 id: *id,
                 definition: Box::default(),
+                meaning: None,
                 is_stale: Cell::new(true),
             }));
         }
@@ -362,14 +411,23 @@ impl ServerStatements {
 mod tests {
     use super::*;
 
+    /// Of a client whose settings are the usual ones.
+    fn intern(definitions: &mut Definitions, definition: &[u8]) -> Rc<Statement> {
+        let meaning = definitions.meaning_of(&ParameterSet::default());
+        definitions.intern(Some(&meaning), definition)
+    }
+
     #[test]
     fn clients_with_the_same_text_and_types_share_a_statement() {
         let mut definitions = Definitions::new();
-        let one = definitions.intern(b"SELECT $1\0\0\0");
-        assert!(Rc::ptr_eq(&one, &definitions.intern(b"SELECT $1\0\0\0")));
+        let one = intern(&mut definitions, b"SELECT $1\0\0\0");
+        assert!(Rc::ptr_eq(
+            &one,
+            &intern(&mut definitions, b"SELECT $1\0\0\0")
+        ));
         assert!(!Rc::ptr_eq(
             &one,
-            &definitions.intern(b"SELECT $1\0\0\x01\0\0\0\x17")
+            &intern(&mut definitions, b"SELECT $1\0\0\x01\0\0\0\x17")
         ));
         let mut name = Vec::new();
         one.write_name(&mut name);
@@ -380,31 +438,65 @@ mod tests {
     #[test]
     fn a_text_whose_result_has_changed_gets_another_statement() {
         let mut definitions = Definitions::new();
-        let before = definitions.intern(b"SELECT * FROM t\0\0\0");
+        let before = intern(&mut definitions, b"SELECT * FROM t\0\0\0");
         before.set_stale();
-        let after = definitions.intern(b"SELECT * FROM t\0\0\0");
+        let after = intern(&mut definitions, b"SELECT * FROM t\0\0\0");
         assert!(!Rc::ptr_eq(&before, &after) && !after.is_stale());
         assert!(Rc::ptr_eq(
             &after,
-            &definitions.intern(b"SELECT * FROM t\0\0\0")
+            &intern(&mut definitions, b"SELECT * FROM t\0\0\0")
         ));
+    }
+
+    #[test]
+    fn texts_that_mean_something_else_are_other_statements() {
+        let mut definitions = Definitions::new();
+        let mut settings = ParameterSet::default();
+        settings.insert(b"search_path", b"a");
+        let (here, there) = (
+            definitions.meaning_of(&ParameterSet::default()),
+            definitions.meaning_of(&settings),
+        );
+        let text = b"SELECT * FROM t\0\0\0";
+        let one = definitions.intern(Some(&here), text);
+        let other = definitions.intern(Some(&there), text);
+        assert!(!one.is(&other) && other.has_meaning(&there) && !other.has_meaning(&here));
+        assert!(definitions.intern(Some(&there), text).is(&other));
+        settings.insert(b"work_mem", b"1MB");
+        assert!(Rc::ptr_eq(&definitions.meaning_of(&settings), &there));
+        let [own, next] = [(); 2].map(|()| definitions.intern(None, text));
+        assert!(!own.is(&next) && !own.has_meaning(&here));
+        definitions.on_schema_changed();
+        assert!(!definitions.intern(Some(&here), text).is(&one));
+    }
+
+    #[test]
+    fn settings_that_nobody_has_are_swept_out() {
+        let mut definitions = Definitions::new();
+        for number in 0..1000 {
+            let mut settings = ParameterSet::default();
+            settings.insert(b"search_path", format!("tenant{number}").as_bytes());
+            definitions.meaning_of(&settings);
+        }
+        assert!(definitions.by_settings.len() <= 65);
     }
 
     #[test]
     fn definitions_that_nobody_knows_are_swept_out() {
         let mut definitions = Definitions::new();
-        let kept = definitions.intern(b"kept\0\0\0");
+        let kept = intern(&mut definitions, b"kept\0\0\0");
         for number in 0..10_000 {
-            definitions.intern(format!("{number}\0\0\0").as_bytes());
+            intern(&mut definitions, format!("{number}\0\0\0").as_bytes());
         }
-        assert!(definitions.by_definition.len() <= 257);
-        assert!(Rc::ptr_eq(&kept, &definitions.intern(b"kept\0\0\0")));
+        let meaning = definitions.meaning_of(&ParameterSet::default());
+        assert!(meaning.len() <= 257);
+        assert!(Rc::ptr_eq(&kept, &intern(&mut definitions, b"kept\0\0\0")));
     }
 
     #[test]
     fn a_client_has_an_end_of_names() {
         let (mut definitions, mut client) = (Definitions::new(), ClientStatements::default());
-        let statement = definitions.intern(b"SELECT 1\0\0\0");
+        let statement = intern(&mut definitions, b"SELECT 1\0\0\0");
         for number in 0..ClientStatements::MAX {
             assert!(!client.is_full());
             client.insert(&number.to_be_bytes(), statement.clone());
@@ -415,7 +507,7 @@ mod tests {
     #[test]
     fn a_server_that_comes_back_has_the_same_statements() {
         let (mut definitions, mut server) = (Definitions::new(), ServerStatements::default());
-        let one = definitions.intern(b"1");
+        let one = intern(&mut definitions, b"1");
         server.insert(one.clone());
         let mut back = ServerStatements::of_ids(&server.ids());
         assert!(back.touch(&one));
@@ -429,7 +521,7 @@ mod tests {
         for text in [b"1", b"2", b"3"] {
             for definitions in &mut definitions {
                 let mut name = Vec::new();
-                definitions.intern(text).write_name(&mut name);
+                intern(definitions, text).write_name(&mut name);
                 assert!(!names.contains(&name));
                 names.push(name);
             }
@@ -439,7 +531,7 @@ mod tests {
     #[test]
     fn a_server_from_elsewhere_makes_room_in_the_same_order() {
         let (mut definitions, mut server) = (Definitions::new(), ServerStatements::default());
-        let [one, two] = [b"1", b"2"].map(|text| definitions.intern(text));
+        let [one, two] = [b"1", b"2"].map(|text| intern(&mut definitions, text));
         server.insert(one.clone());
         server.insert(two.clone());
         server.touch(&one);
@@ -454,7 +546,7 @@ mod tests {
     #[test]
     fn the_least_recently_used_statement_makes_room() {
         let (mut definitions, mut server) = (Definitions::new(), ServerStatements::default());
-        let [one, two, three] = [b"1", b"2", b"3"].map(|text| definitions.intern(text));
+        let [one, two, three] = [b"1", b"2", b"3"].map(|text| intern(&mut definitions, text));
         server.insert(one.clone());
         server.insert(two.clone());
         assert!(server.touch(&one));

@@ -140,3 +140,53 @@ async fn an_unnamed_statement_that_comes_again_is_parsed_once() {
         1.0
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_means_to_each_client_what_its_own_settings_make_of_it() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
+    let (berlin, tokyo) = (connect(&proxy).await, connect(&proxy).await);
+    for (client, zone) in [(&berlin, "Europe/Berlin"), (&tokyo, "Asia/Tokyo")] {
+        let set = format!(
+            "SET TimeZone = '{zone}'; CREATE SCHEMA \"{zone}\"; SET search_path = \"{zone}\""
+        );
+        client.batch_execute(&set).await.unwrap();
+    }
+    berlin
+        .batch_execute("CREATE TABLE t AS SELECT 1 AS a")
+        .await
+        .unwrap();
+    tokyo
+        .batch_execute("CREATE TABLE t AS SELECT 'one' AS a, 2 AS b")
+        .await
+        .unwrap();
+    let moment = "SELECT extract(epoch FROM timestamptz '2020-01-01 00:00')::int";
+    for (client, seconds, columns) in [(&berlin, 1_577_833_200, 1), (&tokyo, 1_577_804_400, 2)] {
+        for _ in 0..2 {
+            let row = client.query_one(moment, &[]).await.unwrap();
+            assert_eq!(row.get::<_, i32>(0), seconds);
+            let row = client.query_one("SELECT * FROM t", &[]).await.unwrap();
+            assert_eq!(row.len(), columns);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_prepares_a_text_after_a_change_of_its_table_reads_the_new_one() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
+    let (ann, bob) = (connect(&proxy).await, connect(&proxy).await);
+    ann.batch_execute("CREATE TABLE changing AS SELECT 1 AS a")
+        .await
+        .unwrap();
+    let text = "SELECT * FROM changing";
+    let before = ann.prepare(text).await.unwrap();
+    assert_eq!(ann.query_one(&before, &[]).await.unwrap().len(), 1);
+    bob.batch_execute("ALTER TABLE changing ADD b int")
+        .await
+        .unwrap();
+    assert_eq!(bob.query_one(text, &[]).await.unwrap().len(), 2);
+    // Who was told of one column is not given two: as on a connection of its own.
+    let error = ann.query_one(&before, &[]).await.unwrap_err();
+    let told = error.as_db_error().unwrap().message();
+    assert_eq!(told, "cached plan must not change result type");
+    assert_eq!(ann.query_one(text, &[]).await.unwrap().len(), 2);
+}

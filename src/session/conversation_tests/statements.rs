@@ -289,3 +289,120 @@ fn a_name_that_is_taken_waits_until_it_is_known_whether_its_statement_was_evicte
     assert_eq!(pair.server(&[&error, "Z:I"]), [&*error, "Z:I"]);
     assert_eq!(pair.sent(), ["P:pgspan_2|SELECT 3|||", "S:"]);
 }
+
+/// A server like the client's own that has nothing yet.
+fn another(pair: &Pair) -> ServerSession {
+    ServerSession::new(Rc::clone(&pair.client.parameters))
+}
+
+#[test]
+fn a_text_is_shared_only_where_the_settings_make_it_mean_the_same() {
+    let mut pair = prepared("a", "SELECT '2020-01-01'::timestamptz");
+    let set = ["Q:SET TimeZone = 'Asia/Tokyo'|"];
+    pair.client(&set);
+    pair.server(&["S:TimeZone|Asia/Tokyo|", "C:SET|", "Z:I"]);
+    assert_eq!(
+        pair.client(&["P:b|SELECT '2020-01-01'::timestamptz|||", "S:"])[0],
+        "P:pgspan_2|SELECT '2020-01-01'::timestamptz|||"
+    );
+    pair.server(&["1:", "Z:I"]);
+    // What is prepared stays what it is, where it is.
+    assert_eq!(pair.client(&["B:|a||||||", "S:"])[0], "B:|pgspan_1||||||");
+    pair.server(&["2:", "Z:I"]);
+    // Elsewhere it would become what the settings make of it now, and so it is this.
+    let other = another(&pair);
+    pair.unlink();
+    pair.link(other);
+    assert_eq!(
+        pair.client(&["B:|a||||||", "S:"]),
+        [
+            "P:pgspan_2|SELECT '2020-01-01'::timestamptz|||",
+            "B:|pgspan_2||||||",
+            "S:"
+        ]
+    );
+    pair.server(&["1:", "2:", "Z:I"]);
+    assert_eq!(
+        pair.client(&["D:Sa|", "B:|b||||||", "S:"]),
+        ["D:Spgspan_2|", "B:|pgspan_2||||||", "S:"]
+    );
+}
+
+#[test]
+fn what_is_prepared_while_the_settings_are_not_known_is_nobody_elses() {
+    let parse = ["P:b|SELECT * FROM t|||", "S:"];
+    for (behind, is_shared) in [
+        (&["Q:BEGIN|", "Q:SET LOCAL search_path = a|"][..], false),
+        (&["Q:BEGIN|", "Q:SET LOCAL statement_timeout = '5s'|"], true),
+    ] {
+        let mut pair = prepared("a", "SELECT * FROM t");
+        for query in behind {
+            pair.client(&[query]);
+            let tag = if *query == "Q:BEGIN|" {
+                "C:BEGIN|"
+            } else {
+                "C:SET|"
+            };
+            pair.server(&[tag, "Z:T"]);
+        }
+        let sent = pair.client(&parse);
+        let expected = match is_shared {
+            true => &["S:"][..],
+            false => &["P:pgspan_2|SELECT * FROM t|||", "S:"],
+        };
+        assert_eq!(sent, expected, "{behind:?}");
+        let reply = if is_shared {
+            &["Z:T"][..]
+        } else {
+            &["1:", "Z:T"]
+        };
+        pair.server(reply);
+        // With the transaction it is over.
+        pair.client(&["Q:COMMIT|"]);
+        pair.server(&["C:COMMIT|", "Z:I"]);
+        assert_eq!(pair.client(&["P:c|SELECT * FROM t|||", "S:"]), ["S:"]);
+    }
+    // Nobody knows yet what becomes of what is on its way.
+    let mut pair = prepared("a", "SELECT * FROM t");
+    pair.client(&["Q:SET TimeZone = 'Asia/Tokyo'|"]);
+    assert_eq!(pair.client(&parse)[0], "P:pgspan_2|SELECT * FROM t|||");
+}
+
+#[test]
+fn a_statement_that_only_other_settings_make_fail_is_no_worse_for_others() {
+    let mut pair = prepared("a", "SELECT * FROM t");
+    let statement = Rc::clone(pair.client.statement(b"a").unwrap());
+    pair.client(&["Q:SET TimeZone = 'Asia/Tokyo'|"]);
+    pair.server(&["S:TimeZone|Asia/Tokyo|", "C:SET|", "Z:I"]);
+    let changed =
+        "E:SERROR|VERROR|C0A000|Mcached plan must not change result type|RRevalidateCachedQuery||";
+    pair.client(&["B:|a||||||", "S:"]);
+    pair.server(&[changed, "Z:I"]);
+    assert!(!statement.is_stale());
+    pair.client(&["Q:SET TimeZone = 'UTC'|"]);
+    pair.server(&["S:TimeZone|UTC|", "C:SET|", "Z:I"]);
+    pair.client(&["B:|a||||||", "S:"]);
+    pair.server(&[changed, "Z:I"]);
+    assert!(statement.is_stale());
+}
+
+#[test]
+fn whoever_prepares_a_text_after_a_table_has_changed_gets_another_statement() {
+    for (command, tag, has_changed) in [
+        ("ALTER TABLE t ADD b int", "ALTER TABLE", true),
+        ("DROP TABLE t", "DROP TABLE", true),
+        ("CREATE OR REPLACE VIEW v AS SELECT 1", "CREATE VIEW", true),
+        ("CREATE TABLE u ()", "CREATE TABLE", false),
+    ] {
+        let mut pair = prepared("a", "SELECT * FROM t");
+        pair.client(&[&format!("Q:{command}|")]);
+        pair.server(&[&format!("C:{tag}|"), "Z:I"]);
+        let server = pair.server.as_mut().unwrap();
+        assert_eq!(std::mem::take(&mut server.has_changed_schema), has_changed);
+        if has_changed {
+            pair.definitions.on_schema_changed();
+            let sent = pair.client(&["P:b|SELECT * FROM t|||", "S:"]);
+            assert_eq!(sent[0], "P:pgspan_2|SELECT * FROM t|||");
+        }
+    }
+}

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::rewriting::{make_room, prepare_if_missing, rename_parse, write_edited, write_renamed};
+use super::rewriting::{
+    make_room, prepare, prepare_if_missing, rename_parse, write_edited, write_renamed,
+};
 use super::{Pause, Requests};
 use crate::config::choices::{PoolMode, UnnamedStatements};
 use crate::protocol::backend::TransactionStatus;
@@ -14,11 +16,22 @@ use crate::protocol::outbound::Outbound;
 use crate::session::annotator::Verdict;
 use crate::session::client_session::ClientSession;
 use crate::session::exchange::{Effect, OutstandingRequest, QueryInFlight, Received, RequestKind};
+use crate::session::meaning::Meaning;
 use crate::session::query_record::QueryKind;
 use crate::session::server_session::{PortalSource, ServerSession};
 use crate::session::statements::{Statement, UnnamedStatement};
 use crate::session::transaction_command::TransactionCommand;
 use crate::session::violation::Violation;
+
+/// A statement that is about to be used.
+pub(super) struct InUse {
+    pub(super) statement: Rc<Statement>,
+    /// Whether the server has it.
+    pub(super) is_there: bool,
+}
+
+/// It is not certain yet what the server will have when it comes to the message in hand.
+pub(super) struct Unsettled;
 
 impl Requests<'_> {
     /// Whether it is certain what the client's name stands for when the server comes to the message in hand.
@@ -65,6 +78,62 @@ impl Requests<'_> {
                 .is_none_or(|statement| self.is_statement_settled(statement))
     }
 
+    /// What the client's texts mean when the server comes to the message in hand, if that is known.
+    fn meaning(&mut self) -> Option<Rc<Meaning>> {
+        let is_known = |server: &&mut ServerSession| server.is_meaning_known();
+        self.server
+            .as_ref()
+            .is_none_or(is_known)
+            .then(|| self.client.meaning(self.definitions))
+    }
+
+    /// The statement that the client's name stands for, as it is to be used now. One that the server lacks, and that was prepared
+    /// by other settings than the client has by now, is another from now on: it would be prepared anew by these.
+    ///
+    /// `None` stands for nothing that has a name on servers.
+    ///
+    /// # Errors
+    /// If it is not certain yet whether the server has it.
+    pub(super) fn statement_for_use(&mut self, name: &[u8]) -> Result<Option<InUse>, Unsettled> {
+        let Some(statement) = self.client.statement(name).map(Rc::clone) else {
+            return Ok(None);
+        };
+        let mut has = |statement: &Statement| {
+            let server = self.server.as_deref_mut();
+            server.is_some_and(|server| server.statements.touch(statement))
+        };
+        let is_there = has(&statement);
+        if is_there || statement.is_stale() || !self.renames() {
+            return Ok(Some(InUse {
+                statement,
+                is_there,
+            }));
+        }
+        let meaning = self.meaning();
+        if meaning
+            .as_ref()
+            .is_some_and(|meaning| statement.has_meaning(meaning))
+        {
+            return Ok(Some(InUse {
+                statement,
+                is_there,
+            }));
+        }
+        let statement = self
+            .definitions
+            .intern(meaning.as_ref(), statement.definition());
+        if !self.is_statement_settled(&statement) {
+            return Err(Unsettled);
+        }
+        self.client.replace_statement(name, Rc::clone(&statement));
+        let server = self.server.as_deref_mut();
+        let is_there = server.is_some_and(|server| server.statements.touch(&statement));
+        Ok(Some(InUse {
+            statement,
+            is_there,
+        }))
+    }
+
     pub(super) fn on_parse(
         &mut self,
         arrived: Arrived<'_>,
@@ -97,7 +166,10 @@ impl Requests<'_> {
             return Ok(self.pause_unsettled(out));
         }
         let whole = arrived.whole();
-        let statement = whole.map(|_| self.definitions.intern(parse.definition));
+        let statement = whole.map(|_| {
+            let meaning = self.meaning();
+            self.definitions.intern(meaning.as_ref(), parse.definition)
+        });
         if let Some(statement) = &statement
             && !self.is_statement_settled(statement)
         {
@@ -213,8 +285,11 @@ impl Requests<'_> {
         if caches && !self.is_name_settled(b"") {
             return self.pause_unsettled(out);
         }
-        if caches && self.is_worth_keeping(&arrived, parse) {
-            return self.share_unnamed(arrived, parse, out);
+        if caches
+            && self.is_worth_keeping(&arrived, parse)
+            && let Some(meaning) = self.meaning()
+        {
+            return self.share_unnamed(arrived, parse, &meaning, out);
         }
         if let Some(renamed) = self.parse_with_server_names(&arrived, parse, out) {
             return renamed;
@@ -266,9 +341,10 @@ impl Requests<'_> {
         &mut self,
         arrived: Arrived<'_>,
         parse: &Parse<'_>,
+        meaning: &Rc<Meaning>,
         out: &mut Outbound,
     ) -> Disposition {
-        let statement = self.definitions.intern(parse.definition);
+        let statement = self.definitions.intern(Some(meaning), parse.definition);
         if !self.is_statement_settled(&statement) {
             return self.pause_unsettled(out);
         }
@@ -330,34 +406,40 @@ impl Requests<'_> {
             return Ok(self.pause(Pause::NeedsServer));
         };
         server.group.get_or_insert((self.received, self.now));
-        if let Some(bind) = Bind::read(arrived.body)
-            && !self.is_use_settled(bind.statement)
-        {
-            return Ok(self.pause_unsettled(out));
-        }
-        let server = self.server.as_deref_mut().expect("there was one above");
-        self.bench.tally.binds += 1;
         let Some(bind) = Bind::read(arrived.body) else {
             if arrived.whole().is_none() {
                 return Err(Violation::ClientNameTooLong);
             }
+            self.bench.tally.binds += 1;
             server
                 .exchange
                 .on_request(OutstandingRequest::forwarded(RequestKind::Bind));
             return Ok(Disposition::Forward);
         };
+        if !self.is_use_settled(bind.statement) {
+            return Ok(self.pause_unsettled(out));
+        }
+        let Ok(in_use) = self.statement_for_use(bind.statement) else {
+            return Ok(self.pause_unsettled(out));
+        };
+        let server = self.server.as_deref_mut().expect("there was one above");
+        self.bench.tally.binds += 1;
         let mut disposition = Disposition::Forward;
         let mut bound = None;
         let mut query = None;
-        match self.client.statement(bind.statement) {
-            Some(statement) => {
-                let statement = Rc::clone(statement);
+        match in_use {
+            Some(InUse {
+                statement,
+                is_there,
+            }) => {
                 if renames {
-                    if statement.is_stale() && !server.statements.touch(&statement) {
+                    if !is_there && statement.is_stale() {
                         // A server that has it would say so; one that has it not would show the new result unasked.
                         return Ok(self.refuse(changed_result(), b"", out));
                     }
-                    prepare_if_missing(server, &statement, self.policy, &mut self.bench.tally, out);
+                    if !is_there {
+                        prepare(server, &statement, self.policy, &mut self.bench.tally, out);
+                    }
                     write_renamed(&arrived, bind.names_len, out, |body| {
                         body.extend_from_slice(bind.portal);
                         body.push(0);
@@ -414,20 +496,25 @@ impl Requests<'_> {
         {
             return self.pause_unsettled(out);
         }
-        let Some(server) = self.server.as_deref_mut() else {
+        if self.server.is_none() {
             return self.pause(Pause::NeedsServer);
-        };
+        }
         let mut disposition = Disposition::Forward;
         if let Some(Target::Statement(name)) = Target::read(arrived.body)
             && renames
         {
-            let known = self.client.statement(name).cloned();
             if name.is_empty() && self.client.unnamed == UnnamedStatement::Gone {
                 return self.refuse(no_unnamed_statement(), b"", out);
             }
-            if let Some(statement) = &known {
-                prepare_if_missing(server, statement, self.policy, &mut self.bench.tally, out);
+            let Ok(in_use) = self.statement_for_use(name) else {
+                return self.pause_unsettled(out);
+            };
+            let server = self.server.as_deref_mut().expect("there was one above");
+            if let Some(in_use) = in_use.as_ref().filter(|in_use| !in_use.is_there) {
+                let tally = &mut self.bench.tally;
+                prepare(server, &in_use.statement, self.policy, tally, out);
             }
+            let known = in_use.map(|in_use| in_use.statement);
             if known.is_some() || name.starts_with(Statement::NAME_PREFIX.as_bytes()) {
                 write_renamed(&arrived, arrived.body.len(), out, |body| {
                     body.push(b'S');
@@ -443,6 +530,7 @@ impl Requests<'_> {
                 disposition = Disposition::Discard;
             }
         }
+        let server = self.server.as_deref_mut().expect("there was one above");
         server
             .exchange
             .on_request(OutstandingRequest::forwarded(RequestKind::Describe));

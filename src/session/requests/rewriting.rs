@@ -82,9 +82,19 @@ pub(super) fn prepare_if_missing(
     tally: &mut Tally,
     out: &mut Outbound,
 ) {
-    if server.statements.touch(statement) {
-        return;
+    if !server.statements.touch(statement) {
+        prepare(server, statement, policy, tally, out);
     }
+}
+
+/// Sends a Parse of the proxy's own ahead: the server lacks the statement.
+pub(super) fn prepare(
+    server: &mut ServerSession,
+    statement: &Rc<Statement>,
+    policy: &RequestPolicy,
+    tally: &mut Tally,
+    out: &mut Outbound,
+) {
     make_room(server, policy, out, tally);
     server.statements.insert(Rc::clone(statement));
     tally.server_parses += 1;

@@ -4,7 +4,8 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::rewriting::prepare_if_missing;
+use super::prepared::InUse;
+use super::rewriting::prepare;
 use super::{Requests, Sent};
 use crate::config::choices::{ListenMode, PoolMode};
 use crate::protocol::encode;
@@ -119,13 +120,21 @@ impl Requests<'_> {
         out: &mut Outbound,
     ) -> Disposition {
         let around = self.client.surroundings(self.status());
-        let Some((named, statement)) = self.prepared_in(text) else {
+        let Some(named) = self.named_in(text) else {
+            return self.forward_query(text, Some(plan), Sent::as_it_is());
+        };
+        // Nothing is outstanding: it is settled.
+        let Ok(Some(InUse {
+            statement,
+            is_there,
+        })) = self.statement_for_use(&named.name)
+        else {
             return self.forward_query(text, Some(plan), Sent::as_it_is());
         };
         if let Some(server) = self.server.as_deref_mut()
-            && !server.statements.touch(&statement)
+            && !is_there
         {
-            prepare_if_missing(server, &statement, self.policy, &mut self.bench.tally, out);
+            prepare(server, &statement, self.policy, &mut self.bench.tally, out);
             // An error of it must not make the server ignore the query.
             out.write(encode::sync);
             server.exchange.on_request(OutstandingRequest::withheld(
@@ -166,9 +175,18 @@ impl Requests<'_> {
             return Some(self.pause_unsettled(out));
         }
         let around = self.client.surroundings(self.status());
-        let (named, statement) = self.prepared_in(text)?;
+        let named = self.named_in(text)?;
+        let Ok(in_use) = self.statement_for_use(&named.name) else {
+            return Some(self.pause_unsettled(out));
+        };
+        let InUse {
+            statement,
+            is_there,
+        } = in_use?;
         let server = self.server.as_deref_mut()?;
-        prepare_if_missing(server, &statement, self.policy, &mut self.bench.tally, out);
+        if !is_there {
+            prepare(server, &statement, self.policy, &mut self.bench.tally, out);
+        }
         let renamed = named.with_name(text, &statement);
         let types = parse.definition.get(text.len()..).unwrap_or_default();
         out.write(|out| {
@@ -256,12 +274,6 @@ impl Requests<'_> {
             return None;
         }
         Named::read(text, &self.client.surroundings(self.status()))
-    }
-
-    fn prepared_in(&self, text: &[u8]) -> Option<(Named, Rc<Statement>)> {
-        let named = self.named_in(text)?;
-        let statement = Rc::clone(self.client.statements.find(&named.name)?);
-        Some((named, statement))
     }
 }
 
