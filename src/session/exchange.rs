@@ -14,11 +14,11 @@ use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::session::local_statements::LocalStatement;
-use crate::session::parameters::ParameterSet;
 use crate::session::position_map::PositionMap;
 use crate::session::query_record::{
     MAX_WARNINGS, Outcome, Phases, QueryKind, QueryRecord, QueueCause, TEXT_LIMIT, Warning,
 };
+use crate::session::reset_command::Again;
 use crate::session::statements::{Statement, UnnamedStatement};
 use crate::trace_context::{ContextState, TraceContext};
 
@@ -157,7 +157,7 @@ pub enum Effect {
         statement: Rc<Statement>,
     },
     /// The server has these parameters set, and the client wants them so.
-    SetAgain(Rc<ParameterSet>),
+    SetAgain(Rc<Again>),
     /// The client's name for a statement is free again if it succeeds, and the server has forgotten the statement: DEALLOCATE.
     Deallocated {
         /// The client's name.

@@ -119,17 +119,11 @@ impl ParameterSet {
         let changed = wanted
             .iter()
             .filter(|(name, value)| self.value(name) != Some(value));
-        let mut separator: &[u8] = b"SELECT ";
-        for (name, value) in changed {
-            out.extend_from_slice(separator);
-            out.extend_from_slice(b"pg_catalog.set_config(");
-            write_literal(name, out);
-            out.extend_from_slice(b", ");
-            write_literal(value, out);
-            out.extend_from_slice(b", false)");
-            separator = b", ";
+        let start = out.len();
+        for parameter in changed {
+            write_set_config(parameter, Scope::Session, start, out);
         }
-        let mut separator: &[u8] = if separator == b", " { b"; " } else { b"" };
+        let mut separator: &[u8] = if out.len() > start { b"; " } else { b"" };
         for (name, _) in self.iter().filter(|(name, _)| wanted.value(name).is_none()) {
             out.extend_from_slice(separator);
             out.extend_from_slice(b"RESET ");
@@ -185,6 +179,34 @@ pub fn is_parameter_name(name: &[u8]) -> bool {
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$'))
     };
     name.split(|byte| *byte == b'.').all(is_part)
+}
+
+/// How long a setting lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Until it is set again.
+    Session,
+    /// Until the transaction ends.
+    Transaction,
+}
+
+/// Appends a call that sets a parameter to the SELECT that begins at `start`, and the SELECT itself ahead of the first.
+pub fn write_set_config(
+    (name, value): (&[u8], &[u8]),
+    scope: Scope,
+    start: usize,
+    out: &mut Vec<u8>,
+) {
+    let is_first = out.len() == start;
+    out.extend_from_slice(if is_first { b"SELECT " } else { b", " });
+    out.extend_from_slice(b"pg_catalog.set_config(");
+    write_literal(name, out);
+    out.extend_from_slice(b", ");
+    write_literal(value, out);
+    out.extend_from_slice(match scope {
+        Scope::Session => b", false)",
+        Scope::Transaction => b", true)",
+    });
 }
 
 /// Appends a string constant that is the same under both values of standard_conforming_strings.

@@ -265,7 +265,7 @@ impl Replies<'_> {
         if let Some(front) = self.server.exchange.front()
             && let Effect::SetAgain(again) = &front.effect
         {
-            for (name, value) in again.iter() {
+            for (name, value) in again.session.iter() {
                 // Of those that follow, the server reports what they are.
                 if !self.client.parameters.follows(name) {
                     Rc::make_mut(&mut self.server.parameters).insert(name, value);

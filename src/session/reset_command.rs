@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::words::Words;
-use crate::session::parameters::ParameterSet;
+use crate::session::parameters::{ParameterSet, Scope, write_set_config};
 use crate::session::transaction_command::TransactionCommand;
 use crate::sql::encoding::ClientEncoding;
 use crate::sql::lexer::{StandardConformingStrings, TokenKind};
@@ -17,10 +17,37 @@ use crate::sql::script::{Script, StatementKind};
 /// What is brought back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResetCommand<'a> {
-    /// One parameter.
-    Parameter(Cow<'a, [u8]>),
+    /// One parameter, for so long.
+    Parameter(Cow<'a, [u8]>, Scope),
     /// All of them: RESET ALL, DISCARD ALL.
     All,
+}
+
+/// What has to be set again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// For the session.
+    pub session: ParameterSet,
+    /// For the transaction alone.
+    pub transaction: ParameterSet,
+}
+
+impl Again {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.session.is_empty() && self.transaction.is_empty()
+    }
+
+    /// Appends the SQL for it: one SELECT.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        for parameter in self.session.iter() {
+            write_set_config(parameter, Scope::Session, start, out);
+        }
+        for parameter in self.transaction.iter() {
+            write_set_config(parameter, Scope::Transaction, start, out);
+        }
+    }
 }
 
 impl<'a> ResetCommand<'a> {
@@ -42,15 +69,20 @@ impl<'a> ResetCommand<'a> {
         if !sets && words.take_keyword("all") {
             return Some(Self::All);
         }
-        let _ = sets && words.take_keyword("session");
+        let is_local = sets && words.take_keyword("local");
+        let _ = sets && !is_local && words.take_keyword("session");
+        let scope = match is_local {
+            true => Scope::Transaction,
+            false => Scope::Session,
+        };
         if words.take_keyword("time") {
             let is_back = words.take_keyword("zone")
                 && (!sets || words.take_keyword("default") || words.take_keyword("local"));
-            return is_back.then_some(Self::Parameter(Cow::Borrowed(b"TimeZone")));
+            return is_back.then_some(Self::Parameter(Cow::Borrowed(b"TimeZone"), scope));
         }
         if sets && words.take_keyword("names") {
             let is_back = words.take_keyword("default") || words.is_at_end();
-            return is_back.then_some(Self::Parameter(Cow::Borrowed(b"client_encoding")));
+            return is_back.then_some(Self::Parameter(Cow::Borrowed(b"client_encoding"), scope));
         }
         let mut name = words.take_identifier()?;
         while words.take_kind(TokenKind::Dot) {
@@ -65,7 +97,7 @@ impl<'a> ResetCommand<'a> {
                 return None;
             }
         }
-        words.is_at_end().then_some(Self::Parameter(name))
+        words.is_at_end().then_some(Self::Parameter(name, scope))
     }
 }
 
@@ -76,10 +108,10 @@ pub fn to_set_again(
     own: &ParameterSet,
     strings: StandardConformingStrings,
     encoding: ClientEncoding,
-) -> ParameterSet {
+) -> Again {
     let mut script = Script::new();
     script.read(text, strings, encoding);
-    let mut again = ParameterSet::default();
+    let mut again = Again::default();
     if script
         .statements()
         .iter()
@@ -96,7 +128,7 @@ pub fn to_set_again(
                 let ends = TransactionCommand::recognise(text, strings, encoding);
                 if matches!(ends, Some(TransactionCommand::Rollback { .. })) {
                     // What was reset in front of it is as it was.
-                    again = ParameterSet::default();
+                    again = Again::default();
                 }
             }
         }
@@ -105,10 +137,14 @@ pub fn to_set_again(
 }
 
 impl ResetCommand<'_> {
-    fn add_to(&self, again: &mut ParameterSet, own: &ParameterSet) {
+    fn add_to(&self, again: &mut Again, own: &ParameterSet) {
         match self {
-            Self::Parameter(name) => {
+            Self::Parameter(name, scope) => {
                 if let Some(value) = own.value(name) {
+                    let again = match scope {
+                        Scope::Session => &mut again.session,
+                        Scope::Transaction => &mut again.transaction,
+                    };
                     again.insert(name, value);
                 }
             }
@@ -120,7 +156,7 @@ impl ResetCommand<'_> {
                 };
                 own.iter()
                     .filter(|(name, _)| is_reset(name))
-                    .for_each(|(name, value)| again.insert(name, value));
+                    .for_each(|(name, value)| again.session.insert(name, value));
             }
         }
     }
@@ -142,6 +178,7 @@ mod tests {
         own.insert(b"TimeZone", b"Europe/Berlin");
         own.insert(b"role", b"bob");
         to_set_again(text.as_bytes(), &own, ON, ClientEncoding::Utf8)
+            .session
             .iter()
             .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
             .collect()
@@ -149,8 +186,13 @@ mod tests {
 
     #[test]
     fn the_forms_of_the_manual_are_recognised() {
-        let one =
-            |name: &'static str| Some(ResetCommand::Parameter(Cow::Borrowed(name.as_bytes())));
+        let of = |name: &'static str, scope| {
+            Some(ResetCommand::Parameter(
+                Cow::Borrowed(name.as_bytes()),
+                scope,
+            ))
+        };
+        let one = |name| of(name, Scope::Session);
         for (text, expected) in [
             ("RESET search_path", one("search_path")),
             ("reset App.X ;", one("app.x")),
@@ -165,7 +207,11 @@ mod tests {
             ("SET NAMES", one("client_encoding")),
             ("SET NAMES 'UTF8'", None),
             ("SET x TO 'default'", None),
-            ("SET LOCAL x TO DEFAULT", None),
+            ("SET LOCAL x TO DEFAULT", of("x", Scope::Transaction)),
+            (
+                "SET LOCAL TIME ZONE DEFAULT",
+                of("TimeZone", Scope::Transaction),
+            ),
             ("RESET SESSION AUTHORIZATION", None),
             ("SELECT 1", None),
         ] {
@@ -180,6 +226,20 @@ mod tests {
         assert_eq!(again("RESET timezone"), ["timezone"]);
         assert_eq!(again("RESET ALL"), ["search_path", "TimeZone"]);
         assert_eq!(again("RESET role"), ["role"]);
+    }
+
+    #[test]
+    fn what_is_reset_for_a_transaction_is_set_again_for_it() {
+        let mut own = ParameterSet::default();
+        own.insert(b"search_path", b"app");
+        let text = b"SET LOCAL search_path = DEFAULT; RESET search_path";
+        let mut sql = Vec::new();
+        to_set_again(text, &own, ON, ClientEncoding::Utf8).write(&mut sql);
+        assert_eq!(
+            String::from_utf8_lossy(&sql),
+            "SELECT pg_catalog.set_config('search_path', 'app', false), \
+             pg_catalog.set_config('search_path', 'app', true)"
+        );
     }
 
     #[test]

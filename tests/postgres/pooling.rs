@@ -201,6 +201,20 @@ async fn what_a_client_sets_follows_it_and_reset_goes_back_to_its_connection_str
     assert_eq!(value(&ann, "SHOW work_mem").await, "1MB");
     ann.execute("RESET ALL", &[]).await.unwrap();
     assert_eq!(value(&ann, "SHOW work_mem").await, "20MB");
+    for extended in [false, true] {
+        ann.batch_execute("BEGIN; SET work_mem = '2MB'")
+            .await
+            .unwrap();
+        let back = "SET LOCAL work_mem TO DEFAULT";
+        match extended {
+            true => drop(ann.execute(back, &[]).await.unwrap()),
+            false => ann.batch_execute(back).await.unwrap(),
+        }
+        assert_eq!(value(&ann, "SHOW work_mem").await, "20MB");
+        ann.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(value(&ann, "SHOW work_mem").await, "2MB");
+        ann.batch_execute("RESET work_mem").await.unwrap();
+    }
     value(&ann, "SELECT set_config('work_mem', '3MB', false)").await;
     assert_eq!(value(&bob, "SHOW work_mem").await, default);
     assert_eq!(value(&ann, "SHOW work_mem").await, "3MB");

@@ -8,8 +8,7 @@ use crate::protocol::encode;
 use crate::protocol::forwarder::Disposition;
 use crate::protocol::outbound::Outbound;
 use crate::session::exchange::{Delivery, Effect, OutstandingRequest, RequestKind};
-use crate::session::parameters::ParameterSet;
-use crate::session::reset_command;
+use crate::session::reset_command::{self, Again};
 
 /// The longest statement over the extended protocol that is read for a RESET, in bytes.
 const LONGEST_RESET: usize = 256;
@@ -19,7 +18,7 @@ const NAME: &[u8] = b"pgspan_again";
 
 impl Requests<'_> {
     /// What must be set again behind a Query with this text, which `may_reset` something.
-    pub(super) fn to_set_again(&self, text: &[u8], may_reset: bool) -> Option<Rc<ParameterSet>> {
+    pub(super) fn to_set_again(&self, text: &[u8], may_reset: bool) -> Option<Rc<Again>> {
         if !may_reset || self.client.own.is_empty() {
             return None;
         }
@@ -34,7 +33,7 @@ impl Requests<'_> {
     }
 
     /// What must be set again behind an Execute of this portal.
-    pub(super) fn to_set_again_behind(&self, portal: &[u8]) -> Option<Rc<ParameterSet>> {
+    pub(super) fn to_set_again_behind(&self, portal: &[u8]) -> Option<Rc<Again>> {
         if self.client.own.is_empty() {
             return None;
         }
@@ -45,11 +44,11 @@ impl Requests<'_> {
     }
 
     /// Sends a query of the proxy's own behind the client's, whose ReadyForQuery ends the client's reply.
-    pub(super) fn set_again(&mut self, again: Rc<ParameterSet>, out: &mut Outbound) -> Disposition {
+    pub(super) fn set_again(&mut self, again: Rc<Again>, out: &mut Outbound) -> Disposition {
         if let Some(server) = self.server.as_deref_mut() {
             out.write(|out| {
                 encode::message(out, b'Q', |body| {
-                    ParameterSet::default().write_change_to(&again, body);
+                    again.write(body);
                     body.push(0);
                 });
             });
@@ -64,14 +63,14 @@ impl Requests<'_> {
     /// The same within a group of the extended protocol, which ends when the client wants.
     pub(super) fn set_again_in_group(
         &mut self,
-        again: Rc<ParameterSet>,
+        again: Rc<Again>,
         out: &mut Outbound,
     ) -> Disposition {
         let Some(server) = self.server.as_deref_mut() else {
             return Disposition::Discard;
         };
         let mut sql = Vec::new();
-        ParameterSet::default().write_change_to(&again, &mut sql);
+        again.write(&mut sql);
         out.write(|out| {
             encode::parse(out, NAME, &sql, &[]);
             encode::message(out, b'B', |body| {
