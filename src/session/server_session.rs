@@ -337,9 +337,11 @@ impl ServerSession {
         forgotten
     }
 
-    /// Whether it is known by which settings it would read a text that is sent now.
+    /// Whether it would read a text that is sent now by nothing but settings that are known. A temporary table hides another of its
+    /// name.
     pub fn is_meaning_known(&self) -> bool {
         !self.is_meaning_open
+            && self.belongings.is_none()
             && !self.unknown.iter().any(|name| meaning::depends_on(name))
             && !self
                 .exchange

@@ -406,3 +406,16 @@ fn whoever_prepares_a_text_after_a_table_has_changed_gets_another_statement() {
         }
     }
 }
+
+#[test]
+fn what_is_prepared_beside_a_temporary_table_is_nobody_elses() {
+    let mut pair = prepared("a", "SELECT * FROM t");
+    pair.client(&["Q:CREATE TEMP TABLE t (a int)|"]);
+    pair.server(&["C:CREATE TABLE|", "Z:I"]);
+    let sent = pair.client(&["P:b|SELECT * FROM t|||", "S:"]);
+    assert_eq!(sent[0], "P:pgspan_2|SELECT * FROM t|||");
+    pair.server(&["1:", "Z:I"]);
+    pair.client(&["P:c|SELECT * FROM t|||", "S:"]);
+    assert_eq!(pair.server(&["1:", "Z:I"]), ["1:", "Z:I"]);
+    pair.client(&["B:|b||||||", "B:|c||||||", "S:"]);
+}
