@@ -2,6 +2,7 @@
 
 mod entrance;
 mod error;
+mod key_makers;
 mod rules;
 mod standing;
 
@@ -16,7 +17,6 @@ use crate::allowance::{Allowance, Allowances};
 use crate::auth::backoff::Backoff;
 use crate::auth::credentials::Credentials;
 use crate::auth::hba;
-use crate::auth::held::Held;
 use crate::auth::scram::{MockSecret, Nonce};
 use crate::auth_query::Inquiries;
 use crate::config::tls::TlsMode;
@@ -34,6 +34,7 @@ use crate::telemetry::login_clock::{LoginClock, LoginPhase};
 use crate::telemetry::metrics::ProcessMetrics;
 
 use self::entrance::{Entrance, clock};
+use self::key_makers::KeyMakers;
 use self::rules::{NotWelcome, Proof, Rules};
 use self::standing::Standing;
 
@@ -162,6 +163,7 @@ pub struct Gate {
     /// Whose logins have failed.
     backoff: Mutex<Backoff>,
     clock: fn() -> Instant,
+    key_makers: KeyMakers,
     /// Databases that nobody new may use.
     disabled: Mutex<HashSet<Box<str>>>,
     /// How many clients there are.
@@ -179,6 +181,7 @@ impl Gate {
             inquiries: Arc::new(Inquiries::new(Arc::clone(&process))),
             backoff: Mutex::default(),
             clock,
+            key_makers: KeyMakers::new(),
             rules: RwLock::new(Arc::new(rules_of(config, &mock_secret, None))),
             mock_secret,
             disabled: Mutex::default(),
@@ -472,7 +475,12 @@ impl Gate {
             }
         };
         if challenge == Challenge::Scram && !held.is_ready() {
-            make_keys_of(&held).await;
+            let held = Arc::clone(&held);
+            let making = move || {
+                held.scram();
+            };
+            // If it could not be done there, it is done when they are needed.
+            let _ = self.key_makers.run(making).await;
         }
         let request = ClientLoginRequest {
             user: &message.user,
@@ -492,7 +500,7 @@ impl Gate {
         let LoggedIn {
             password,
             scram_keys,
-        } = match entrance.log_in(request, may_go_on).await {
+        } = match entrance.log_in(request, may_go_on, &self.key_makers).await {
             Ok(shown) => shown,
             Err(AdmissionError::Login(error @ LoginError::WrongPassword { .. })) => {
                 let is_of_user = unanswered.is_none();
@@ -519,16 +527,6 @@ impl Gate {
             scram_keys,
         })
     }
-}
-
-/// Makes the keys of a password, where it does not keep others waiting.
-async fn make_keys_of(held: &Arc<Held>) {
-    let held = Arc::clone(held);
-    let making = tokio::task::spawn_blocking(move || {
-        held.scram();
-    });
-    // If it could not be done there, it is done when they are needed.
-    let _ = making.await;
 }
 
 /// The rules of a configuration. One that has been checked has some; else nobody is let in.

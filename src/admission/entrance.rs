@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use nix::unistd::{Uid, User};
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::AdmissionError;
+use super::key_makers::KeyMakers;
 use crate::net::certificate::Certificate;
 use crate::net::socket::{Socket, Stream};
 use crate::net::tls::{ALPN, ClientTls};
@@ -96,6 +97,7 @@ impl Entrance {
         &mut self,
         request: ClientLoginRequest<'_>,
         may_go_on: impl Fn() -> bool,
+        key_makers: &KeyMakers,
     ) -> Result<LoggedIn, AdmissionError> {
         let mut progress = ClientLogin::begin(request, &mut self.out);
         loop {
@@ -111,17 +113,41 @@ impl Entrance {
                 }
             };
             if !may_go_on() {
+                self.forget(len);
                 return Err(AdmissionError::BackedOff);
             }
             let message = self.input.get_mut(..len).unwrap_or_default();
             let (&mut tag, body) = message.split_first_mut().expect("at least a header");
             let body = body.get_mut(FrameHeader::LEN - 1..).unwrap_or_default();
-            let answer = login.on_message(Frame { tag, body }, &mut self.out);
-            // It may have been a password.
-            body.zeroize();
-            self.input.advance(len);
-            progress = answer?;
+            if !login.takes_time() {
+                let answer = login.on_message(Frame { tag, body }, &mut self.out);
+                self.forget(len);
+                progress = answer?;
+                continue;
+            }
+            let body = Zeroizing::new(body.to_vec());
+            self.forget(len);
+            let judge = move || {
+                let mut out = Vec::new();
+                let answer = login.on_message(Frame { tag, body: &body }, &mut out);
+                answer.map(|progress| (progress, out))
+            };
+            let judged = key_makers.run(judge).await;
+            // Others have been judged meanwhile.
+            if !may_go_on() {
+                return Err(AdmissionError::BackedOff);
+            }
+            let lost = || AdmissionError::Lost(io::ErrorKind::Other.into());
+            let (next, out) = judged.ok_or_else(lost)??;
+            self.out.extend_from_slice(&out);
+            progress = next;
         }
+    }
+
+    /// A message is done with. It may have been a password.
+    fn forget(&mut self, len: usize) {
+        self.input.get_mut(..len).unwrap_or_default().zeroize();
+        self.input.advance(len);
     }
 
     /// The names in the client's certificate, if it has shown one. It was verified in the handshake.

@@ -188,6 +188,11 @@ impl ClientLogin {
         })
     }
 
+    /// Whether [`ClientLogin::on_message`] takes milliseconds: a password is told from a SCRAM verifier by as many rounds as it has.
+    pub fn takes_time(&self) -> bool {
+        matches!(self.awaiting, Awaiting::Password(Verifier::Scram(_), _))
+    }
+
     /// Takes the client's answer; writes what it must be told, AuthenticationOk at the end.
     ///
     /// A password, in clear or behind SCRAM's rounds, takes its time here: some milliseconds with a [`Verifier::Scram`].
