@@ -42,6 +42,7 @@ pub mod http;
 pub mod link;
 pub mod reload;
 pub mod resolver;
+pub mod schema_changes;
 pub mod scratch;
 pub mod server;
 pub mod server_pool;

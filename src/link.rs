@@ -263,7 +263,7 @@ impl Link {
             .advance(input, &mut judge, &mut scratch.to_client);
         let is_fatal = judge.fatal().is_some();
         if std::mem::take(&mut server.session.has_changed_schema) {
-            self.pool.definitions.borrow().on_schema_changed();
+            self.pool.schema.on_change();
         }
         let sent = scratch.to_client.len();
         let written = self.client.send(&mut scratch.to_client, input);
@@ -407,7 +407,7 @@ impl Link {
             {
                 to_server.write(|out| server.session.on_link(&self.session.parameters, out));
             }
-            let mut definitions = self.pool.definitions.borrow_mut();
+            let mut definitions = self.pool.definitions();
             let terms = self.pool.terms();
             let mut judge = Requests::new(
                 &mut self.session,

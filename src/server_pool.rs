@@ -12,7 +12,7 @@ mod terms;
 mod ticket;
 mod welcome;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
@@ -29,6 +29,7 @@ use crate::auth::verifier::Verifier;
 use crate::pool::budget::Account;
 use crate::pool::{Checkout, Pool, Step, Wanted};
 use crate::protocol::error_response::{ErrorResponse, SqlState};
+use crate::schema_changes::SchemaWatch;
 use crate::server::{PasswordOf, ServerCard, ServerConnection};
 use crate::session::parameters::ParameterSet;
 use crate::session::query_record::QueueCause;
@@ -52,7 +53,9 @@ pub struct ServerPool {
     /// What is counted.
     pub metrics: Arc<PoolMetrics>,
     /// The prepared statements of its clients.
-    pub definitions: RefCell<Definitions>,
+    definitions: RefCell<Definitions>,
+    /// What they are made of may change.
+    pub schema: SchemaWatch,
     neighbours: Rc<Neighbours>,
     /// Its other parts, on other workers.
     share: Option<Share>,
@@ -102,7 +105,7 @@ impl ServerPool {
         account: Account,
         terms: Terms,
         metrics: Arc<PoolMetrics>,
-        definitions: Definitions,
+        (definitions, schema): (Definitions, SchemaWatch),
         share: Option<Share>,
         neighbours: Rc<Neighbours>,
     ) -> Rc<Self> {
@@ -115,6 +118,7 @@ impl ServerPool {
             terms: RefCell::new(Rc::new(terms)),
             metrics,
             definitions: RefCell::new(definitions),
+            schema,
             neighbours,
             share,
             servers: RefCell::default(),
@@ -163,6 +167,15 @@ impl ServerPool {
             },
             scram_keys: found.or_else(|| offered.scram_keys.clone()),
         }
+    }
+
+    /// The prepared statements of its clients, as far as they are still what their texts mean.
+    pub fn definitions(&self) -> RefMut<'_, Definitions> {
+        let definitions = self.definitions.borrow_mut();
+        if self.schema.has_changed() {
+            definitions.on_schema_changed();
+        }
+        definitions
     }
 
     /// What it goes by now.

@@ -456,7 +456,9 @@ impl Shard {
             );
         }
         let spread = self.spreads.share(&account, self.number.into());
+        let schema = self.spreads.schema_changes.of(&key.database);
         let definitions = Definitions::of_worker(self.number.into(), self.workers as u64);
+        let definitions = (definitions, schema);
         let neighbours = Rc::clone(&self.neighbours);
         let pool = ServerPool::start(account, terms, metrics, definitions, spread, neighbours);
         self.pools

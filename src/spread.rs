@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::pool::Need;
 use crate::pool::budget::Account;
+use crate::schema_changes::SchemaChanges;
 use crate::server::moving::Moving;
 
 /// The pools of all workers, as far as their parts know of each other.
@@ -29,6 +30,8 @@ pub struct Spreads {
     began: Instant,
     /// As many as there are pools, which are never forgotten either.
     pools: Mutex<HashMap<Account, Arc<Spread>>>,
+    /// What they know of their databases.
+    pub schema_changes: SchemaChanges,
 }
 
 /// What the parts of one pool know of each other.
@@ -77,6 +80,7 @@ impl Spreads {
             bells: (0..workers).map(|_| Arc::default()).collect(),
             began,
             pools: Mutex::default(),
+            schema_changes: SchemaChanges::default(),
         }
     }
 

@@ -21,6 +21,7 @@ const FLOORS: [&[&str]; 5] = [
         "spread",
         "client",
         "link",
+        "schema_changes",
         "scratch",
         "resolver",
         "server_pool",

@@ -4,7 +4,7 @@ use tokio_postgres::types::Type;
 
 use crate::support::postgres::shared;
 use crate::support::proxy::Proxy;
-use crate::{connect, value};
+use crate::{connect, connect_with, value};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prepared_statement_survives_a_change_of_server() {
@@ -174,13 +174,24 @@ async fn a_text_means_to_each_client_what_its_own_settings_make_of_it() {
 async fn whoever_prepares_a_text_after_a_change_of_its_table_reads_the_new_one() {
     let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
     let (ann, bob) = (connect(&proxy).await, connect(&proxy).await);
-    ann.batch_execute("CREATE TABLE changing AS SELECT 1 AS a")
+    // Who migrates has another pool.
+    let owner = connect_with(&proxy, "user=md5_user").await.unwrap();
+    shared()
+        .psql("app", "GRANT CREATE ON SCHEMA public TO md5_user")
+        .unwrap();
+    owner
+        .batch_execute("CREATE TABLE changing AS SELECT 1 AS a")
+        .await
+        .unwrap();
+    owner
+        .batch_execute("GRANT SELECT ON changing TO app")
         .await
         .unwrap();
     let text = "SELECT * FROM changing";
     let before = ann.prepare(text).await.unwrap();
     assert_eq!(ann.query_one(&before, &[]).await.unwrap().len(), 1);
-    bob.batch_execute("ALTER TABLE changing ADD b int")
+    owner
+        .batch_execute("ALTER TABLE changing ADD b int")
         .await
         .unwrap();
     assert_eq!(bob.query_one(text, &[]).await.unwrap().len(), 2);
