@@ -265,6 +265,10 @@ impl Link {
         if std::mem::take(&mut server.session.has_changed_schema) {
             self.pool.schema.on_change();
         }
+        if let Some(value) = server.session.stood_by.take() {
+            server.on_reported(vec![(b"in_hot_standby"[..].into(), value)]);
+            self.pool.on_other_reports();
+        }
         let sent = scratch.to_client.len();
         let written = self.client.send(&mut scratch.to_client, input);
         self.pool.metrics.server_received_bytes.add(len as u64);

@@ -29,6 +29,7 @@ use crate::auth::verifier::Verifier;
 use crate::pool::budget::Account;
 use crate::pool::{Checkout, Pool, Step, Wanted};
 use crate::protocol::error_response::{ErrorResponse, SqlState};
+use crate::protocol::startup::Parameter;
 use crate::schema_changes::SchemaWatch;
 use crate::server::{PasswordOf, ServerCard, ServerConnection};
 use crate::session::parameters::ParameterSet;
@@ -82,6 +83,10 @@ pub struct ServerPool {
     login_failure: RefCell<Option<Box<str>>>,
     /// Others have what its database or user may have.
     wants_room: Cell<bool>,
+    /// What the last server reported when it was logged in to.
+    reported: RefCell<Vec<Parameter>>,
+    /// Servers report something else by now than when they were logged in to: they are asked.
+    reports_have_changed: Cell<bool>,
     /// What clients are told that log in, by what they want set.
     welcomes: RefCell<HashMap<ParameterSet, Rc<Welcome>>>,
     /// Sets that clients want, so that equal ones are one.
@@ -133,6 +138,8 @@ impl ServerPool {
             next_host: Cell::new(0),
             login_failure: RefCell::default(),
             wants_room: Cell::new(false),
+            reported: RefCell::default(),
+            reports_have_changed: Cell::new(false),
             welcomes: RefCell::default(),
             parameter_sets: RefCell::default(),
             pinned: Cell::new(0),

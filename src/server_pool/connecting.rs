@@ -110,6 +110,7 @@ impl ServerPool {
             *self.scram_keys.borrow_mut() = keys;
         }
         self.metrics.servers_opened.increase();
+        self.on_reports_of_new_server(&server.reported);
         self.enlist(&server);
         self.login_failure.take();
         let terms = self.terms();

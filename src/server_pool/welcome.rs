@@ -46,6 +46,21 @@ const PARAMETER_SETS: usize = 64;
 const WELCOMES: usize = 64;
 
 impl ServerPool {
+    /// A server was logged in to, and reported this. If it is not what the one before did, it is another: clients are to be told so.
+    pub(super) fn on_reports_of_new_server(&self, reported: &[Parameter]) {
+        let mut known = self.reported.borrow_mut();
+        if *known != reported {
+            *known = reported.to_vec();
+            self.welcomes.borrow_mut().clear();
+        }
+    }
+
+    /// A server that is connected has become another: a standby was promoted. The others say so when they are asked.
+    pub fn on_other_reports(&self) {
+        self.reports_have_changed.set(true);
+        self.welcomes.borrow_mut().clear();
+    }
+
     /// What a client that wants `settings` is told when it has logged in. The first one of its kind asks a server.
     pub async fn welcome(
         self: &Rc<Self>,
@@ -79,6 +94,10 @@ impl ServerPool {
             .for_each(|(name, value)| wanted.insert(name, value));
         let mut sql = Vec::new();
         server.session.parameters.write_change_to(&wanted, &mut sql);
+        if sql.is_empty() && self.reports_have_changed.get() {
+            // A query of nothing: what has changed is reported with its end.
+            sql.push(b';');
+        }
         let mut reported = server.reported.clone();
         if !sql.is_empty() {
             let asked = timer::timeout(

@@ -21,6 +21,9 @@ use crate::session::server_session::ServerSession;
 use crate::session::statements::{Statement, UnnamedStatement};
 use crate::session::violation::Violation;
 
+/// Whether the server stands by (PostgreSQL 14 and later). It is reported, and nobody can set it: the server has been promoted.
+const IN_HOT_STANDBY: &[u8] = b"in_hot_standby";
+
 /// Judges what a server sends to the client that it is linked to.
 #[derive(Debug)]
 pub struct Replies<'a> {
@@ -333,6 +336,9 @@ impl Replies<'_> {
     ) -> Result<Disposition, Violation> {
         let (name, value) =
             parameter_status(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
+        if name == IN_HOT_STANDBY {
+            self.server.stood_by = Some(value.into());
+        }
         if !self.server.parameters.follows(name) {
             // What the proxy has set for the client, the client was told when it logged in.
             return Ok(pass_if(self.server.exchange.is_delivering()));

@@ -54,6 +54,8 @@ pub struct ServerSession {
     is_meaning_open: bool,
     /// What texts mean may be something else for everybody: a table, a view or a function has changed. Whoever looks takes it away.
     pub has_changed_schema: bool,
+    /// It has said whether it stands by: in_hot_standby has this value now. Whoever looks takes it away.
+    pub stood_by: Option<Box<[u8]>>,
     /// When the first message of the group came and left that the next Execute belongs to.
     pub group: Option<(Received, Instant)>,
     /// How many Executes were sent since the last Sync.
@@ -124,6 +126,7 @@ impl ServerSession {
             unknown: Vec::new(),
             is_meaning_open: false,
             has_changed_schema: false,
+            stood_by: None,
             group: None,
             executes: 0,
             group_status: None,

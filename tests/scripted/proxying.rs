@@ -1,5 +1,7 @@
 //! What passes through the proxy, byte for byte, and what it says itself.
 
+use std::thread;
+
 use crate::support::messages::*;
 use crate::support::proxy::{ConfigText, Proxy};
 use crate::support::scripted::{ScriptedClient, ScriptedServer, ServerWire, secret_of};
@@ -255,4 +257,33 @@ fn nonsense_at_the_start_ends_the_connection() {
         }
     }
     assert!(script.has_no_further_connection());
+}
+
+#[test]
+fn clients_are_told_that_a_standby_was_promoted_since() {
+    let server = ScriptedServer::start();
+    let proxy = proxy_before(&server, "[pool]\nsize = 1\n");
+    let standing = |client: &ScriptedClient| {
+        let mut reported = client.parameters.iter();
+        let found = reported.find(|(name, _)| name == "in_hot_standby");
+        found.unwrap().1.clone()
+    };
+    let mut client = ScriptedClient::connect(proxy.address());
+    assert_eq!(standing(&client), "off");
+    client.send(query("SELECT 1"));
+    let mut server = server.connection();
+    server.receive();
+    let reply = [
+        command_complete("SELECT 1"),
+        parameter_status("in_hot_standby", "on"),
+        ready(b'I'),
+    ];
+    server.send_all(reply.clone());
+    client.expect_all(reply);
+    let address = proxy.address();
+    let other = thread::spawn(move || ScriptedClient::connect(address));
+    // Another one that rests has not said so yet.
+    server.expect(query(";"));
+    server.send_all([empty_query_response(), ready(b'I')]);
+    assert_eq!(standing(&other.join().unwrap()), "on");
 }
