@@ -414,6 +414,10 @@ impl ServerPool {
     pub fn keep_time(self: &Rc<Self>, now: Instant) {
         let overdue = self.pool.borrow_mut().remove_overdue(now);
         if let Some((_, why)) = self.terms.borrow().patience() {
+            let why = match (why, &*self.login_failure.borrow()) {
+                (Refusal::TimedOut, Some(failure)) => Refusal::Unconnected(failure.as_ref().into()),
+                (why, _) => why,
+            };
             for ticket in overdue {
                 ticket.grant(Err(why.clone()));
             }

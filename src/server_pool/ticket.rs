@@ -25,6 +25,8 @@ pub struct Ticket {
 pub enum Refusal {
     /// It has waited for as long as it may.
     TimedOut,
+    /// It has waited for as long as it may, and the last connection could not be made, for this reason.
+    Unconnected(Rc<str>),
     /// It has waited for longer than its query may take.
     QueryTimedOut,
     /// As many wait as may.
@@ -55,6 +57,10 @@ impl Refusal {
                 ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, "query_wait_timeout").with_hint(
                     "Every server connection of the pool was in use for all of checkout_timeout.",
                 )
+            }
+            Self::Unconnected(why) => {
+                ErrorResponse::fatal(SqlState::PROTOCOL_VIOLATION, "query_wait_timeout")
+                    .with_hint(format!("No server could be connected to: {why}."))
             }
             // PgBouncer's word, and another one than that for a query that has a server.
             Self::QueryTimedOut => {

@@ -108,7 +108,7 @@ fn a_server_that_cannot_be_reached_is_an_error_soon() {
     let proxy = Proxy::with(&config);
     // The first one waits: the server may be there in a moment. Who comes when it is known not to be reads why at once.
     for words in [
-        "query_wait_timeout",
+        "query_wait_timeout\nHINT:  No server could be connected to: connect failed.",
         "server login has been failing, cached error: connect failed (server_login_retry)",
     ] {
         let conninfo = proxy.conninfo("user=app dbname=app connect_timeout=10");
