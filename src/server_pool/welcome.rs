@@ -146,9 +146,11 @@ impl ServerPool {
         });
         self.release(server, (self.neighbours.clock)());
         let mut welcomes = self.welcomes.borrow_mut();
-        if welcomes.len() < WELCOMES {
-            welcomes.insert(settings.clone(), Rc::clone(&welcome));
+        if welcomes.len() >= WELCOMES {
+            // Those that are still wanted are soon back.
+            welcomes.clear();
         }
+        welcomes.insert(settings.clone(), Rc::clone(&welcome));
         Ok(welcome)
     }
 
