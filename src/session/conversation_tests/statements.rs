@@ -290,6 +290,22 @@ fn a_name_that_is_taken_waits_until_it_is_known_whether_its_statement_was_evicte
     assert_eq!(pair.sent(), ["P:pgspan_2|SELECT 3|||", "S:"]);
 }
 
+#[test]
+fn a_name_that_is_taken_is_refused_by_what_the_settings_make_of_it_now() {
+    let mut pair = prepared("a", "SELECT 1");
+    pair.client(&["Q:SET TimeZone = 'Asia/Tokyo'|"]);
+    pair.server(&["S:TimeZone|Asia/Tokyo|", "C:SET|", "Z:I"]);
+    let other = another(&pair);
+    pair.unlink();
+    pair.link(other);
+    assert_eq!(
+        pair.client(&["P:a|SELECT 2|||", "S:"]),
+        ["P:pgspan_3|SELECT 1|||", "P:pgspan_3|SELECT 2|||", "S:"]
+    );
+    let reply = [error("42P05"), "Z:I".into()];
+    assert_eq!(pair.server(&["1:", &reply[0], &reply[1]]), reply);
+}
+
 /// A server like the client's own that has nothing yet.
 fn another(pair: &Pair) -> ServerSession {
     ServerSession::new(Rc::clone(&pair.client.parameters))

@@ -3,9 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::rewriting::{
-    make_room, prepare, prepare_if_missing, rename_parse, write_edited, write_renamed,
-};
+use super::rewriting::{make_room, prepare, rename_parse, write_edited, write_renamed};
 use super::{Pause, Requests};
 use crate::config::choices::{PoolMode, UnnamedStatements};
 use crate::protocol::backend::TransactionStatus;
@@ -192,12 +190,21 @@ impl Requests<'_> {
             return Ok(Disposition::Forward);
         }
         let statement = statement.expect("the message is whole");
-        if let Some(existing) = self.client.statements.find(parse.name) {
+        if self.client.statements.find(parse.name).is_some() {
             // The server has one of that name as well, and says so.
-            if renames {
-                let existing = Rc::clone(existing);
-                prepare_if_missing(server, &existing, self.policy, &mut self.bench.tally, out);
-                rename_parse(&arrived, &parse, &existing, out);
+            let Ok(in_use) = self.statement_for_use(parse.name) else {
+                return Ok(self.pause_unsettled(out));
+            };
+            let server = self.server.as_deref_mut().expect("there was one above");
+            if let Some(InUse {
+                statement,
+                is_there,
+            }) = in_use.filter(|_| renames)
+            {
+                if !is_there {
+                    prepare(server, &statement, self.policy, &mut self.bench.tally, out);
+                }
+                rename_parse(&arrived, &parse, &statement, out);
             }
             server
                 .exchange

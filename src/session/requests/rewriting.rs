@@ -74,19 +74,6 @@ pub(super) fn rename_parse(
     });
 }
 
-/// Sends a Parse of the proxy's own ahead, if the server lacks the statement.
-pub(super) fn prepare_if_missing(
-    server: &mut ServerSession,
-    statement: &Rc<Statement>,
-    policy: &RequestPolicy,
-    tally: &mut Tally,
-    out: &mut Outbound,
-) {
-    if !server.statements.touch(statement) {
-        prepare(server, statement, policy, tally, out);
-    }
-}
-
 /// Sends a Parse of the proxy's own ahead: the server lacks the statement.
 pub(super) fn prepare(
     server: &mut ServerSession,
