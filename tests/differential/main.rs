@@ -384,7 +384,7 @@ impl Report {
             let is_same = match is_volatile {
                 false if proxied == directly => true,
                 false => {
-                    let is_sorted = sql.to_ascii_lowercase().contains("order by");
+                    let is_sorted = orders_every_result(&sql, &directly.received);
                     let told = |exchanged: &Exchanged| {
                         let messages = without_new_oids(&exchanged.received);
                         match is_sorted {
@@ -423,6 +423,12 @@ fn without_new_oids(messages: &[Message]) -> Vec<Message> {
         message.clone()
     };
     messages.iter().map(mask).collect()
+}
+
+/// Whether there are as many orders asked for as results.
+fn orders_every_result(sql: &str, received: &[Message]) -> bool {
+    let results = received.iter().filter(|message| message.tag() == b'T');
+    sql.to_ascii_lowercase().matches("order by").count() >= results.count().max(1)
 }
 
 /// With the rows of each result in an order of ours: where no order is asked for, that of a catalog's rows depends on when the space
