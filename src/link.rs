@@ -608,7 +608,7 @@ impl Link {
             && !self.requests.is_mid_message()
             && self.client.is_drained()
             && self.server.as_ref().is_some_and(|server| {
-                !server.session.stays()
+                !server.session.left.stays()
                     && server.session.is_releasable()
                     && server.replies.is_at_boundary()
                     && server.lane.is_drained()
@@ -647,7 +647,7 @@ impl Link {
     /// Counts the server among those that stay with their client, while it does between transactions.
     fn keep_pin(&mut self) -> Result<(), Parting> {
         let server = self.server.as_ref().map(|server| &server.session);
-        let stays = server.is_some_and(|server| server.stays());
+        let stays = server.is_some_and(|server| server.left.stays());
         if stays == self.pin.is_some() || self.session.mode == PoolMode::Session {
             return Ok(());
         }
@@ -812,7 +812,7 @@ impl Link {
             self.observe_last(&mut server, now);
             let needs_reset = self.session.mode == PoolMode::Session
                 || self.session.session_state == SessionState::Reset
-                || server.session.needs_reset();
+                || !server.session.left.is_empty();
             return match needs_reset {
                 true => self.pool.release_to_reset(server),
                 false => self.pool.release(server, now),
@@ -876,7 +876,7 @@ impl Link {
                 self.observe_last(&mut server, now);
                 match self.session.mode {
                     PoolMode::Transaction | PoolMode::Statement
-                        if !server.session.needs_reset()
+                        if server.session.left.is_empty()
                             && self.session.session_state != SessionState::Reset =>
                     {
                         self.pool.release(server, now)

@@ -180,12 +180,8 @@ impl ClientSession {
     }
 
     fn set_parameters(&mut self, parameters: Rc<ParameterSet>) {
-        self.strings = match parameters.value(b"standard_conforming_strings") {
-            Some(b"off") => StandardConformingStrings::Off,
-            _ => StandardConformingStrings::On,
-        };
-        self.encoding =
-            ClientEncoding::from_name(parameters.value(b"client_encoding").unwrap_or(b"UTF8"));
+        self.strings = parameters.strings();
+        self.encoding = parameters.encoding();
         self.parameters = parameters;
     }
 }

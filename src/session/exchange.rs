@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
+use crate::session::alteration;
 use crate::session::local_statements::LocalStatement;
 use crate::session::position_map::PositionMap;
 use crate::session::query_record::{
@@ -181,8 +182,8 @@ impl Effect {
 pub struct QueryInFlight {
     /// How it came.
     pub kind: QueryKind,
-    /// Its text, as a range of the exchange's texts.
-    pub text: Range<usize>,
+    /// Its text.
+    pub text: KeptText,
     /// When the client's message was read.
     pub received_at: Instant,
     /// When it left for the server.
@@ -209,6 +210,26 @@ pub struct QueryInFlight {
     statements_done: usize,
     rows: u64,
     failed: Option<SqlState>,
+}
+
+/// A query's text as far as it is kept: among the texts of the exchange.
+#[derive(Clone, Debug)]
+pub struct KeptText {
+    range: Range<usize>,
+    /// Whether nothing is left out of it that may leave something in the session.
+    pub is_whole: bool,
+}
+
+impl KeptText {
+    fn of<'a>(&self, texts: &'a [u8]) -> &'a [u8] {
+        texts.get(self.range.clone()).unwrap_or_default()
+    }
+
+    /// What telemetry wants of it.
+    fn beginning<'a>(&self, texts: &'a [u8]) -> &'a [u8] {
+        let text = self.of(texts);
+        text.get(..Exchange::TEXT_LIMIT).unwrap_or(text)
+    }
 }
 
 /// A reply of the proxy's own, in the middle of a server's.
@@ -292,6 +313,9 @@ impl Exchange {
 
     /// How much is kept of all texts; those that come when it is full are left out.
     const TEXTS_LIMIT: usize = 1 << 20;
+
+    /// For how much of them there is room while there are none.
+    const TEXTS_KEPT: usize = 64 << 10;
 
     /// Of a server that is ready for the first query.
     pub fn new() -> Self {
@@ -423,14 +447,43 @@ impl Exchange {
         self.skips_to_sync
     }
 
-    /// Keeps a text for telemetry.
-    pub fn keep_text(&mut self, text: &[u8]) -> Range<usize> {
+    /// Keeps a text: its beginning for telemetry, and all of it where it may leave something in the session.
+    pub fn keep_text(&mut self, text: &[u8]) -> KeptText {
         let start = self.texts.len();
-        let text = text.get(..Self::TEXT_LIMIT).unwrap_or(text);
-        if start + text.len() <= Self::TEXTS_LIMIT {
-            self.texts.extend_from_slice(text);
+        let (mut kept, mut is_whole) = Self::kept_of(text);
+        if start + kept.len() > Self::TEXTS_LIMIT {
+            kept = b"";
+            is_whole = !alteration::may_be_by(text);
         }
-        start..self.texts.len()
+        self.texts.extend_from_slice(kept);
+        KeptText {
+            range: start..self.texts.len(),
+            is_whole,
+        }
+    }
+
+    /// Keeps a text of which no more is known than its beginning.
+    pub fn keep_beginning(&mut self, text: &[u8]) -> KeptText {
+        KeptText {
+            is_whole: false,
+            ..self.keep_text(text)
+        }
+    }
+
+    /// What is to be kept of a text, and whether nothing is left out that may leave something in the session.
+    pub fn kept_of(text: &[u8]) -> (&[u8], bool) {
+        let Some(beginning) = text.get(..Self::TEXT_LIMIT) else {
+            return (text, true);
+        };
+        match alteration::may_be_by(text) {
+            true if text.len() <= Self::TEXTS_LIMIT => (text, true),
+            may_be => (beginning, !may_be),
+        }
+    }
+
+    fn forget_texts(&mut self) {
+        self.texts.clear();
+        self.texts.shrink_to(Self::TEXTS_KEPT);
     }
 
     /// A request leaves for the server (or is answered by the proxy, in its turn).
@@ -522,8 +575,7 @@ impl Exchange {
     /// The query that the server works on, with its text as far as it is kept.
     pub fn current_query(&self) -> Option<(&QueryInFlight, &[u8])> {
         let query = (self.outstanding.iter()).find_map(|request| request.query.as_ref())?;
-        let text = self.texts.get(query.text.clone()).unwrap_or_default();
-        Some((query, text))
+        Some((query, query.text.beginning(&self.texts)))
     }
 
     /// Whether what comes now goes to the client.
@@ -543,16 +595,16 @@ impl Exchange {
             let runs = matches!(request.kind, RequestKind::Query | RequestKind::Execute);
             request.query.as_ref().filter(|_| runs)
         });
-        let mut texts = queries.filter_map(|query| self.texts.get(query.text.clone()));
-        texts.any(is_such)
+        let mut texts = queries.map(|query| &query.text);
+        texts.any(|text| !text.is_whole || is_such(text.of(&self.texts)))
     }
 
-    /// The text of the request in front, as far as it is kept.
-    pub fn front_text(&self) -> &[u8] {
+    /// The text of the request in front, as far as it is kept, and whether nothing is left out that may leave something in the session.
+    pub fn front_text(&self) -> (&[u8], bool) {
         let query = self.front().and_then(|front| front.query.as_ref());
-        query
-            .and_then(|query| self.texts.get(query.text.clone()))
-            .unwrap_or_default()
+        query.map_or((b"", true), |query| {
+            (query.text.of(&self.texts), query.text.is_whole)
+        })
     }
 
     /// The server has said something of the request in front that ReadyForQuery may follow.
@@ -604,7 +656,7 @@ impl Exchange {
             }
         }
         if self.outstanding.is_empty() && self.answered.is_empty() {
-            self.texts.clear();
+            self.forget_texts();
         }
         Some(request)
     }
@@ -799,7 +851,7 @@ impl Exchange {
             });
             self.shown_warnings.extend(warnings);
             observe(&QueryRecord {
-                sql: self.texts.get(query.text).unwrap_or_default(),
+                sql: query.text.beginning(&self.texts),
                 kind: query.kind,
                 phases,
                 outcome,
@@ -811,7 +863,7 @@ impl Exchange {
             });
         }
         if self.outstanding.is_empty() {
-            self.texts.clear();
+            self.forget_texts();
         }
     }
 
@@ -881,7 +933,7 @@ impl OutstandingRequest {
 
 impl QueryInFlight {
     /// A query that leaves now.
-    pub fn new(kind: QueryKind, text: Range<usize>, received: Received, now: Instant) -> Self {
+    pub fn new(kind: QueryKind, text: KeptText, received: Received, now: Instant) -> Self {
         Self {
             kind,
             text,

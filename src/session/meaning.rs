@@ -61,22 +61,6 @@ pub fn is_same_by(one: &ParameterSet, other: &ParameterSet) -> bool {
     this == that
 }
 
-/// Whether a statement with this tag and text may have changed a setting that meaning depends on, and that PostgreSQL does not report.
-pub fn may_be_changed_by(tag: &[u8], text: &[u8]) -> bool {
-    let names_one = || {
-        let other: [&[u8]; 3] = [b"schema", b"xml", b"all"];
-        words(text).any(|word| depends_on(word) || is_one_of(word, &other))
-    };
-    match tag {
-        b"SET" | b"RESET" => names_one(),
-        // What an argument names can't be told.
-        _ if tag.starts_with(b"SELECT") => {
-            contains(text, b"set_config") && (names_one() || text.contains(&b'$'))
-        }
-        _ => false,
-    }
-}
-
 /// Whether a text that the server has not come to yet may change any setting.
 pub fn may_be_changed_by_text(text: &[u8]) -> bool {
     const WORDS: [&[u8]; 9] = [
@@ -167,31 +151,6 @@ mod tests {
         );
         assert_ne!(utc, key(&[("TimeZone", "Asia/Tokyo")]));
         assert_ne!(utc, key(&[("TimeZone", "UTC"), ("search_path", "a")]));
-    }
-
-    #[test]
-    fn a_command_is_told_by_the_setting_that_it_names() {
-        for (tag, text) in [
-            ("SET", "SET LOCAL search_path = a"),
-            ("SET", "set schema 'a'"),
-            ("RESET", "RESET ALL"),
-            ("SET", "SET ROLE bob"),
-            ("SELECT 1", "SELECT set_config('search_path', 'a', true)"),
-            ("SELECT 1", "SELECT pg_catalog.SET_CONFIG($1, $2, true)"),
-        ] {
-            assert!(may_be_changed_by(tag.as_bytes(), text.as_bytes()), "{text}");
-        }
-        for (tag, text) in [
-            ("SET", "SET LOCAL statement_timeout = '5s'"),
-            ("SELECT 1", "SELECT set_config('app.user', '7', true)"),
-            ("SELECT 1", "SELECT search_path FROM t"),
-            ("INSERT 0 1", "INSERT INTO role VALUES (1)"),
-        ] {
-            assert!(
-                !may_be_changed_by(tag.as_bytes(), text.as_bytes()),
-                "{text}"
-            );
-        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod client_session;
 pub mod driver;
 pub mod exchange;
 pub mod greeting;
+pub mod leavings;
 pub mod ledger;
 pub mod local_statements;
 pub mod meaning;

@@ -3,6 +3,8 @@
 use std::rc::Rc;
 
 use crate::protocol::startup::Parameter;
+use crate::sql::encoding::ClientEncoding;
+use crate::sql::lexer::StandardConformingStrings;
 
 /// The parameters that follow a client from server to server although it never asked: drivers rely on the values they were told.
 ///
@@ -62,6 +64,19 @@ impl ParameterSet {
     pub fn value(&self, name: &[u8]) -> Option<&[u8]> {
         let at = self.position(name).ok()?;
         self.values.get(at).map(|(_, value)| &**value)
+    }
+
+    /// How these have strings read.
+    pub fn strings(&self) -> StandardConformingStrings {
+        match self.value(b"standard_conforming_strings") {
+            Some(b"off") => StandardConformingStrings::Off,
+            _ => StandardConformingStrings::On,
+        }
+    }
+
+    /// How these have texts encoded.
+    pub fn encoding(&self) -> ClientEncoding {
+        ClientEncoding::from_name(self.value(b"client_encoding").unwrap_or(b"UTF8"))
     }
 
     /// Of these names alone.

@@ -155,7 +155,7 @@ impl Judge for Replies<'_> {
             let values =
                 data_row(arrived.body).ok_or(Violation::ServerMalformed(arrived.header.tag))?;
             if let [Some(count)] = *values {
-                self.server.on_belongings(count);
+                self.server.left.on_count(count);
             }
             return Ok(Disposition::Discard);
         }
@@ -204,10 +204,14 @@ impl Judge for Replies<'_> {
             | (BackendTag::BindComplete, RequestKind::Bind)
             | (BackendTag::CloseComplete, RequestKind::Close)
             | (BackendTag::RowDescription | BackendTag::NoData, RequestKind::Describe)
-            | (
-                BackendTag::EmptyQueryResponse | BackendTag::PortalSuspended,
-                RequestKind::Execute,
-            ) => Ok(self.on_answered(&arrived, delivers, out)),
+            | (BackendTag::EmptyQueryResponse, RequestKind::Execute) => {
+                Ok(self.on_answered(&arrived, delivers, out))
+            }
+            (BackendTag::PortalSuspended, RequestKind::Execute) => {
+                // It has run as far as it was asked to, and may never be asked for more.
+                self.server.on_command(b"SELECT", self.client.session_state);
+                Ok(self.on_answered(&arrived, delivers, out))
+            }
             (
                 BackendTag::ReadyForQuery,
                 RequestKind::Query | RequestKind::FunctionCall | RequestKind::Sync,
@@ -453,6 +457,7 @@ impl Replies<'_> {
             at.split(|byte| *byte == b'\n')
                 .any(|line| line.starts_with(b"COPY "))
         });
+        self.server.on_failure(self.client.session_state);
         // PostgreSQL forgets the unnamed statement before it looks at the next one's text.
         let ends_unnamed = self.server.exchange.front().is_some_and(|front| {
             front.kind == RequestKind::Parse && matches!(front.effect, Effect::Unnamed { .. })

@@ -165,10 +165,10 @@ impl Judge for Requests<'_> {
             FrontendTag::Parse if header.body_len <= MAX_DEFINITION_LEN => BodyNeeded::Whole,
             FrontendTag::Bind if self.needs_bound_values(header) => BodyNeeded::Whole,
             FrontendTag::Parse | FrontendTag::Bind => BodyNeeded::Prefix(NAMES_LIMIT),
+            FrontendTag::FunctionCall => BodyNeeded::Prefix(size_of::<u32>()),
             FrontendTag::Describe | FrontendTag::Execute | FrontendTag::Close => BodyNeeded::Whole,
             FrontendTag::Flush
             | FrontendTag::Sync
-            | FrontendTag::FunctionCall
             | FrontendTag::CopyData
             | FrontendTag::CopyDone
             | FrontendTag::CopyFail
@@ -261,7 +261,7 @@ impl Requests<'_> {
             FrontendTag::Describe => Ok(self.on_describe(arrived, out)),
             FrontendTag::Close => Ok(self.on_close(arrived, out)),
             FrontendTag::Execute => Ok(self.on_execute(arrived, out)),
-            _ => Ok(self.on_function_call()),
+            _ => Ok(self.on_function_call(&arrived)),
         }
     }
 }
@@ -482,7 +482,11 @@ impl<'a> Requests<'a> {
             server.on_stray_commands(text);
             self.bench.tally.unrecognised += u64::from(stray == Stray::Unrecognised);
         }
-        let text = server.exchange.keep_text(text);
+        let text = match plan {
+            Some(_) => server.exchange.keep_text(text),
+            // Too long to wait for all of it.
+            None => server.exchange.keep_beginning(text),
+        };
         let mut query = QueryInFlight::new(QueryKind::Simple, text, self.received, self.now);
         match plan {
             Some(plan) => {
@@ -588,10 +592,13 @@ impl<'a> Requests<'a> {
         }
     }
 
-    fn on_function_call(&mut self) -> Disposition {
+    fn on_function_call(&mut self, arrived: &Arrived<'_>) -> Disposition {
         let Some(server) = self.server.as_deref_mut() else {
             return self.pause(Pause::NeedsServer);
         };
+        if let Some(oid) = arrived.body.first_chunk() {
+            server.on_function_call(u32::from_be_bytes(*oid), self.client.session_state);
+        }
         let text = server.exchange.keep_text(b"");
         let mut query = QueryInFlight::new(QueryKind::FunctionCall, text, self.received, self.now);
         query.set_context(self.client.trace.context());

@@ -1,7 +1,6 @@
 //! What is known of a server between its clients.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,11 +9,12 @@ use crate::config::choices::SessionState;
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::startup::Parameter;
-use crate::session::alteration::{Alteration, COUNT_BELONGINGS, Trace, contains_word};
+use crate::session::alteration::{Alteration, contains_word};
 use crate::session::announcement::Announcement;
 use crate::session::exchange::{
-    Delivery, Effect, Exchange, OutstandingRequest, Received, RequestKind,
+    Effect, Exchange, KeptText, OutstandingRequest, Received, RequestKind,
 };
+use crate::session::leavings::Leavings;
 use crate::session::meaning;
 use crate::session::parameters::{self, ParameterSet, is_parameter_name};
 use crate::session::position_map::PositionMap;
@@ -44,14 +44,8 @@ pub struct ServerSession {
     pub unnamed_portal: PortalSource,
     /// What the named portals run, where that is a named statement. They end with the transaction.
     pub named_portals: HashMap<Box<[u8]>, PortalSource>,
-    /// What its client has left there that it must find again, if anything: they stay together until that is gone.
-    belongings: Option<Trace>,
-    /// Whether that may be gone by now: the server is to be asked.
-    may_be_undone: bool,
-    /// Parameters that its client may have set to values that are not known yet.
-    unknown: Vec<Box<[u8]>>,
-    /// Its client has set, perhaps for this transaction alone, what the meaning of texts depends on, and what that is now is not known.
-    is_meaning_open: bool,
+    /// What its client has left there.
+    pub left: Leavings,
     /// What texts mean may be something else for everybody: a table, a view or a function has changed. Whoever looks takes it away.
     pub has_changed_schema: bool,
     /// It has said whether it stands by: in_hot_standby has this value now. Whoever looks takes it away.
@@ -69,8 +63,10 @@ pub struct ServerSession {
 /// The unnamed statement, as far as telemetry wants to know it.
 #[derive(Debug, Default)]
 pub struct UnnamedStatement {
-    /// The beginning of its text.
+    /// Its text, as far as it is kept.
     pub text: Vec<u8>,
+    /// Whether nothing is left out of it that may leave something in the session.
+    is_whole: bool,
     /// The context in its text, if one is there.
     pub trace: Option<(Arc<TraceContext>, ContextState)>,
     /// Brings the server's error positions back to the client's text.
@@ -121,10 +117,7 @@ impl ServerSession {
             announced: Announcement::default(),
             unnamed_portal: PortalSource::default(),
             named_portals: HashMap::new(),
-            belongings: None,
-            may_be_undone: false,
-            unknown: Vec::new(),
-            is_meaning_open: false,
+            left: Leavings::default(),
             has_changed_schema: false,
             stood_by: None,
             group: None,
@@ -136,7 +129,7 @@ impl ServerSession {
 
     /// Whether nothing of a client's is left in it, so that [`ServerSession::into_resting`] loses nothing.
     pub fn may_move(&self) -> bool {
-        self.is_releasable() && !self.needs_reset()
+        self.is_releasable() && self.left.is_empty()
     }
 
     /// What is to be kept of it where it moves to another worker.
@@ -189,20 +182,21 @@ impl ServerSession {
     pub fn keep_portal_text(
         &mut self,
         portal: &[u8],
-    ) -> (Range<usize>, Option<(Arc<TraceContext>, ContextState)>) {
+    ) -> (KeptText, Option<(Arc<TraceContext>, ContextState)>) {
         let source = match portal {
             b"" => Some(&self.unnamed_portal),
             _ => self.named_portals.get(portal),
         };
         match source {
-            Some(PortalSource::Unnamed) => (
-                self.exchange.keep_text(&self.unnamed.text),
-                self.unnamed.trace.clone(),
-            ),
+            Some(PortalSource::Unnamed) => {
+                let mut text = self.exchange.keep_text(&self.unnamed.text);
+                text.is_whole &= self.unnamed.is_whole;
+                (text, self.unnamed.trace.clone())
+            }
             Some(PortalSource::Named(statement)) => {
                 (self.exchange.keep_text(statement.text()), None)
             }
-            None => (self.exchange.keep_text(b""), None),
+            None => (self.exchange.keep_beginning(b""), None),
         }
     }
 
@@ -238,9 +232,10 @@ impl ServerSession {
         trace: Option<(Arc<TraceContext>, ContextState)>,
     ) {
         self.unnamed.text.clear();
-        self.unnamed
-            .text
-            .extend_from_slice(text.get(..Exchange::TEXT_LIMIT).unwrap_or(text));
+        self.unnamed.text.shrink_to(Exchange::TEXT_LIMIT);
+        let (kept, is_whole) = Exchange::kept_of(text);
+        self.unnamed.text.extend_from_slice(kept);
+        self.unnamed.is_whole = is_whole;
         self.unnamed.trace = trace;
         self.unnamed.positions.clear();
         self.awaits_bind = true;
@@ -249,11 +244,6 @@ impl ServerSession {
     /// The unnamed statement has been used, replaced, or is gone: nobody relies on it any more.
     pub fn on_unnamed_done(&mut self) {
         self.awaits_bind = false;
-    }
-
-    /// Whether another client would find something that this one has left, or may have: it has to be reset.
-    pub fn needs_reset(&self) -> bool {
-        self.has_belongings() || !self.unknown.is_empty()
     }
 
     /// Its client's transaction was rolled back by the proxy; the server has reported these parameters meanwhile.
@@ -290,31 +280,16 @@ impl ServerSession {
 
     /// A statement of the client's is done, with this command tag. What it has made of the client's session.
     pub fn on_command(&mut self, tag: &[u8], state: SessionState) -> Forgotten {
-        let text = self.exchange.front_text();
-        self.is_meaning_open |= meaning::may_be_changed_by(tag, text);
+        let (text, is_whole) = self.exchange.front_text();
         // A temporary table of the client's own changes nothing for others.
         self.has_changed_schema |= tag.starts_with(b"ALTER ")
             || tag == b"CREATE VIEW"
-            || tag.starts_with(b"DROP ") && self.belongings.is_none();
-        let alteration = match state {
-            SessionState::Track => Alteration::by(tag, text),
-            SessionState::Reset | SessionState::Leak => Alteration::None,
+            || tag.starts_with(b"DROP ") && !self.left.has_belongings();
+        let alteration = match is_whole {
+            true => Alteration::by(tag, text, &self.parameters),
+            false => Alteration::by_beginning(tag, text, &self.parameters),
         };
-        match alteration {
-            Alteration::None => {}
-            Alteration::Belongings(trace) => {
-                self.belongings = self.belongings.max(Some(trace));
-                self.may_be_undone |= trace == Trace::Fleeting;
-            }
-            Alteration::Undone => self.may_be_undone = self.belongings.is_some(),
-            Alteration::Parameters(names) => {
-                for name in names {
-                    if !note_unknown(&mut self.unknown, name) {
-                        self.belongings = Some(Trace::Hidden);
-                    }
-                }
-            }
-        }
+        self.left.add(alteration, state);
         let forgotten = Forgotten {
             parameters: tag == b"DISCARD ALL" || tag == b"RESET" && contains_word(text, b"all"),
             statements: matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL"),
@@ -323,8 +298,8 @@ impl ServerSession {
             // Where it is rolled back, what was set is set again: how it ended is asked in the end.
             let is_tracked = state == SessionState::Track;
             for (name, _) in self.parameters.iter().filter(|_| is_tracked) {
-                if !self.parameters.follows(name) && !note_unknown(&mut self.unknown, name) {
-                    self.belongings = Some(Trace::Hidden);
+                if !self.parameters.follows(name) {
+                    self.left.add_unknown(name);
                 }
             }
             self.announced.on_parameters_forgotten();
@@ -335,17 +310,25 @@ impl ServerSession {
             self.statements.clear();
         }
         if tag == b"DISCARD ALL" {
-            self.belongings = None;
+            self.left.on_discard();
         }
         forgotten
     }
 
-    /// Whether it would read a text that is sent now by nothing but settings that are known. A temporary table hides another of its
-    /// name.
+    /// The message in front has failed.
+    pub fn on_failure(&mut self, state: SessionState) {
+        let (text, _) = self.exchange.front_text();
+        self.left.add(Alteration::by_failure(text), state);
+    }
+
+    /// A function is called by its identifier.
+    pub fn on_function_call(&mut self, oid: u32, state: SessionState) {
+        self.left.add(Alteration::by_function(oid), state);
+    }
+
+    /// Whether it would read a text that is sent now by nothing but settings that are known.
     pub fn is_meaning_known(&self) -> bool {
-        !self.is_meaning_open
-            && self.belongings.is_none()
-            && !self.unknown.iter().any(|name| meaning::depends_on(name))
+        self.left.is_meaning_known()
             && !self
                 .exchange
                 .has_outstanding_text(meaning::may_be_changed_by_text)
@@ -354,70 +337,29 @@ impl ServerSession {
     /// ReadyForQuery came, with this status.
     pub fn on_ready(&mut self, status: TransactionStatus) {
         self.exchange.on_ready(status);
-        // What was set for the transaction is over, and what was set beyond it is among the unknown.
-        self.is_meaning_open &= status != TransactionStatus::Idle;
+        if status == TransactionStatus::Idle {
+            self.left.on_transaction_end();
+        }
     }
 
     /// A text is sent to it that may set parameters of the proxy's own: they are the client's alone.
     pub fn on_stray_commands(&mut self, text: &[u8]) {
         for name in stray::names_in(text).filter(|name| is_parameter_name(name)) {
-            if !note_unknown(&mut self.unknown, name) {
-                self.belongings = Some(Trace::Hidden);
-            }
+            self.left.add_unknown(name);
         }
     }
 
-    /// Whether its client has left something there that it must find again.
-    pub fn has_belongings(&self) -> bool {
-        self.belongings.is_some()
-    }
-
-    /// Whether it stays with its client for now: something is there, and nothing speaks for its being gone.
-    pub fn stays(&self) -> bool {
-        match self.belongings {
-            None => false,
-            Some(Trace::Hidden) => true,
-            Some(Trace::Visible | Trace::Fleeting) => !self.may_be_undone,
-        }
-    }
-
-    /// Asks, with a message appended to `out`, what must be known before another client is served: whether belongings are
-    /// still there, or what values parameters have that PostgreSQL does not report. Whether anything had to be asked.
+    /// Asks, with a message appended to `out`, what must be known of what its client has left before another one is served. Whether
+    /// anything had to be asked.
     pub fn ask_before_release(&mut self, out: &mut Vec<u8>) -> bool {
-        if self.belongings.is_some() {
-            self.may_be_undone = false;
-            encode::query(out, COUNT_BELONGINGS.as_bytes());
-            self.exchange.on_request(OutstandingRequest {
-                delivery: Delivery::CountBelongings,
-                ..OutstandingRequest::forwarded(RequestKind::Query)
-            });
-            return true;
-        }
-        if self.unknown.is_empty() {
+        let Some(delivery) = self.left.question(out) else {
             return false;
-        }
-        let names = std::mem::take(&mut self.unknown);
-        encode::message(out, b'Q', |body| {
-            for (at, name) in names.iter().enumerate() {
-                body.extend_from_slice(if at == 0 { b"SELECT " } else { b", " });
-                body.extend_from_slice(b"pg_catalog.current_setting('");
-                body.extend_from_slice(name);
-                body.extend_from_slice(b"', true)");
-            }
-            body.push(0);
-        });
+        };
         self.exchange.on_request(OutstandingRequest {
-            delivery: Delivery::Learn(names.into()),
+            delivery,
             ..OutstandingRequest::forwarded(RequestKind::Query)
         });
         true
-    }
-
-    /// So many belongings are there, it has answered.
-    pub fn on_belongings(&mut self, count: &[u8]) {
-        if count == b"0" && self.belongings != Some(Trace::Hidden) {
-            self.belongings = None;
-        }
     }
 
     /// DISCARD ALL was run: it is as it was when it was new, when these parameters were reported.
@@ -431,8 +373,7 @@ impl ServerSession {
         self.named_portals.clear();
         self.parameters = Rc::new(ParameterSet::following(reported, extra));
         self.base = Rc::clone(&self.parameters);
-        self.belongings = None;
-        self.unknown.clear();
+        self.left = Leavings::default();
     }
 
     /// The effects of requests that failed, or were skipped, are taken back on the server's side; the latest stands first. What is
@@ -457,15 +398,4 @@ impl ServerSession {
             }
         }
     }
-}
-
-/// Keeps the name of a parameter whose value is not known. Whether there was room for it.
-fn note_unknown(unknown: &mut Vec<Box<[u8]>>, name: &[u8]) -> bool {
-    /// More than anybody sets by hand; with more, the server stays with its client.
-    const MAX_UNKNOWN: usize = 64;
-    let is_known = unknown.iter().any(|known| known.eq_ignore_ascii_case(name));
-    if !is_known && unknown.len() < MAX_UNKNOWN {
-        unknown.push(name.into());
-    }
-    is_known || unknown.len() < MAX_UNKNOWN
 }

@@ -63,6 +63,11 @@ impl<'a> Words<'a> {
         self.take_if(|word| word.string().is_some())?.string()
     }
 
+    /// Whether the next word is of this kind.
+    pub(super) fn is_before(&self, kind: TokenKind) -> bool {
+        self.clone().next().is_some_and(|word| word.kind == kind)
+    }
+
     /// Whether nothing follows but semicolons.
     pub(super) fn is_at_end(&mut self) -> bool {
         while self.take_kind(TokenKind::Semicolon) {}

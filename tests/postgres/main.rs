@@ -14,6 +14,7 @@ mod chaos;
 mod drain;
 mod extended;
 mod fingerprints;
+mod leftovers;
 mod logins;
 mod pooling;
 mod prepared;

@@ -29,24 +29,24 @@ fn asked(pair: &mut Pair) -> Vec<String> {
 #[test]
 fn a_server_stays_until_it_has_said_that_nothing_is_left() {
     let mut pair = after("CREATE TEMP TABLE t (a int)", "CREATE TABLE");
-    assert!(server(&mut pair).stays());
+    assert!(server(&mut pair).left.stays());
     run(&mut pair, "SELECT 1", "SELECT 1");
-    assert!(server(&mut pair).stays());
+    assert!(server(&mut pair).left.stays());
     run(&mut pair, "DROP TABLE t, u", "DROP TABLE");
-    assert!(!server(&mut pair).stays());
+    assert!(!server(&mut pair).left.stays());
     assert_eq!(asked(&mut pair), [format!("Q:{COUNT_BELONGINGS}|")]);
     assert_eq!(
         pair.server(&["T:", "D:|\u{1}|||\u{1}1", "C:SELECT 1|", "Z:I"]),
         [""; 0]
     );
-    assert!(server(&mut pair).stays());
+    assert!(server(&mut pair).left.stays());
     run(&mut pair, "DROP TABLE v", "DROP TABLE");
     asked(&mut pair);
     assert_eq!(
         pair.server(&["T:", "D:|\u{1}|||\u{1}0", "C:SELECT 1|", "Z:I"]),
         [""; 0]
     );
-    assert!(!server(&mut pair).has_belongings());
+    assert!(!server(&mut pair).left.has_belongings());
     assert_eq!(asked(&mut pair), [""; 0]);
 }
 
@@ -57,16 +57,16 @@ fn a_server_that_cannot_say_what_is_left_stays() {
     asked(&mut pair);
     let error = error("42501");
     assert_eq!(pair.server(&[&error, "Z:I"]), [""; 0]);
-    assert!(server(&mut pair).stays());
+    assert!(server(&mut pair).left.stays());
 }
 
 #[test]
 fn what_no_query_shows_lasts_until_the_session_is_reset() {
     let mut pair = after("SET SESSION AUTHORIZATION bob", "SET");
     run(&mut pair, "UNLISTEN *", "UNLISTEN");
-    assert!(server(&mut pair).stays());
+    assert!(server(&mut pair).left.stays());
     run(&mut pair, "DISCARD ALL", "DISCARD ALL");
-    assert!(!server(&mut pair).stays());
+    assert!(!server(&mut pair).left.stays());
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn where_it_may_leak_nothing_is_followed() {
     pair.client.session_state = SessionState::Leak;
     run(&mut pair, "LISTEN a", "LISTEN");
     run(&mut pair, "SET search_path = app", "SET");
-    assert!(!server(&mut pair).stays());
+    assert!(!server(&mut pair).left.stays());
     assert_eq!(asked(&mut pair), [""; 0]);
 }
 
