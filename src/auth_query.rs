@@ -181,16 +181,14 @@ impl Inquiries {
             Some(password) => {
                 let verifier = Verifier::parse(password);
                 self.likenesses().add(Likeness::of(&verifier));
-                let kept = self.answers().held(&key, &verifier, &inquiry.making);
-                kept.unwrap_or_else(|| {
-                    Arc::new(Held::of_user(user.as_bytes(), verifier, &inquiry.making))
-                })
+                Held::of_user(user.as_bytes(), verifier, &inquiry.making)
             }
             None => {
                 let likeness = self.likeness(user, &inquiry.making).unwrap_or(otherwise);
-                Arc::new(Held::stand_in(user.as_bytes(), likeness, &inquiry.making))
+                Held::stand_in(user.as_bytes(), likeness, &inquiry.making)
             }
         };
+        let held = self.answers().held(&key, held);
         let answer = Answer {
             is_known,
             password,
@@ -272,11 +270,11 @@ impl Answers {
         (now.saturating_duration_since(*at) < ttl).then(|| answer.clone())
     }
 
-    /// What was made of this password before, however long ago.
-    fn held(&self, key: &Key, verifier: &Verifier, making: &KeyMaking) -> Option<Arc<Held>> {
-        let (answer, _) = self.known.get(key)?;
-        let is_same = answer.held.is_made_of(verifier, making);
-        is_same.then(|| Arc::clone(&answer.held))
+    /// What was made of the same before, however long ago: keys are made once, also those of who is none.
+    fn held(&self, key: &Key, held: Held) -> Arc<Held> {
+        let known = self.known.get(key).map(|(answer, _)| &answer.held);
+        let same = known.filter(|known| known.is_made_as(&held));
+        same.map_or_else(|| Arc::new(held), Arc::clone)
     }
 
     /// How many there are then.
@@ -424,5 +422,40 @@ fn nonce() -> Nonce {
 impl fmt::Debug for Inquiries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inquiries").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::held::tests::making;
+
+    fn answer(held: &Arc<Held>) -> Answer {
+        Answer {
+            is_known: false,
+            password: None,
+            held: Arc::clone(held),
+        }
+    }
+
+    #[test]
+    fn keys_are_made_once_for_users_and_for_those_who_are_none() {
+        let key: Key = ("place".into(), "ann".into());
+        let user = || {
+            let verifier = Verifier::parse(&Secret::new("sesame"));
+            Held::of_user(b"ann", verifier, &making(77))
+        };
+        let stand_in = || Held::stand_in(b"ann", Likeness::Plain, &making(77));
+        for made in [user, stand_in] {
+            let mut answers = Answers::default();
+            let first = answers.held(&key, made());
+            let entry = (answer(&first), Instant::now());
+            answers.known.insert(key.clone(), entry);
+            assert!(Arc::ptr_eq(&answers.held(&key, made()), &first));
+        }
+        let mut answers = Answers::default();
+        let entry = (answer(&Arc::new(stand_in())), Instant::now());
+        answers.known.insert(key.clone(), entry);
+        assert!(answers.held(&key, user()).is_made_as(&user()));
     }
 }

@@ -108,13 +108,11 @@ impl Rules {
             };
             let verifier = Verifier::parse(password);
             rules.likenesses.add(Likeness::of(&verifier));
+            let held = Held::of_user(name.as_bytes(), verifier, &rules.making);
             let made = former
                 .and_then(|former| former.known.get(name))
-                .filter(|held| held.is_made_of(&verifier, &rules.making));
-            let held = match made {
-                Some(held) => Arc::clone(held),
-                None => Arc::new(Held::of_user(name.as_bytes(), verifier, &rules.making)),
-            };
+                .filter(|made| made.is_made_as(&held));
+            let held = made.map_or_else(|| Arc::new(held), Arc::clone);
             rules.known.insert(name.clone(), held);
         }
         Ok(rules)

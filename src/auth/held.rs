@@ -83,15 +83,16 @@ impl Held {
         !matches!(self.verifier, Verifier::Plain(_)) || self.scram.get().is_some()
     }
 
-    /// Whether this would be made again of the same.
-    pub fn is_made_of(&self, verifier: &Verifier, making: &KeyMaking) -> bool {
-        let is_same_password = match (&self.verifier, verifier) {
+    /// Whether this is made of the same as the other one, so that keys that were made for this one are that one's, too.
+    pub fn is_made_as(&self, other: &Self) -> bool {
+        let is_same_password = match (&self.verifier, &other.verifier) {
             (Verifier::Plain(own), Verifier::Plain(other)) => own == other,
             _ => false,
         };
         is_same_password
-            && self.truth == Truth::Genuine
-            && self.making.iterations == making.iterations
+            && self.user == other.user
+            && self.truth == other.truth
+            && self.making.iterations == other.making.iterations
     }
 
     fn mock(&self) -> ScramVerifier {
@@ -158,10 +159,15 @@ pub(crate) mod tests {
         assert!(!user.is_ready());
         user.scram();
         assert!(user.is_ready());
-        assert!(user.is_made_of(&plain("sesame"), &making));
-        assert!(!user.is_made_of(&plain("other"), &making));
-        assert!(!user.is_made_of(&plain("sesame"), &tests::making(78)));
-        assert!(!Held::stand_in(b"ann", Likeness::Plain, &making).is_ready());
+        let ann = |password, rounds| Held::of_user(b"ann", plain(password), &tests::making(rounds));
+        assert!(user.is_made_as(&ann("sesame", 77)));
+        assert!(!user.is_made_as(&ann("other", 77)));
+        assert!(!user.is_made_as(&ann("sesame", 78)));
+        let stand_in = |likeness| Held::stand_in(b"ann", likeness, &making);
+        assert!(!stand_in(Likeness::Plain).is_ready());
+        assert!(!user.is_made_as(&stand_in(Likeness::Plain)));
+        assert!(stand_in(Likeness::Plain).is_made_as(&stand_in(Likeness::Plain)));
+        assert!(!stand_in(Likeness::Plain).is_made_as(&stand_in(Likeness::Md5)));
         assert!(Held::ready_stand_in(b"ann", Likeness::Plain, &making).is_ready());
     }
 }
