@@ -262,13 +262,7 @@ impl Link {
             .replies
             .advance(input, &mut judge, &mut scratch.to_client);
         let is_fatal = judge.fatal().is_some();
-        if std::mem::take(&mut server.session.has_changed_schema) {
-            self.pool.schema.on_change();
-        }
-        if let Some(value) = server.session.stood_by.take() {
-            server.on_reported(vec![(b"in_hot_standby"[..].into(), value)]);
-            self.pool.on_other_reports();
-        }
+        self.pool.take_news(server);
         let sent = scratch.to_client.len();
         let written = self.client.send(&mut scratch.to_client, input);
         self.pool.metrics.server_received_bytes.add(len as u64);
@@ -841,7 +835,9 @@ impl Link {
             let advanced = server
                 .replies
                 .advance(input, &mut judge, &mut Outbound::new());
-            if advanced.is_err() || judge.fatal().is_some() {
+            let is_fatal = judge.fatal().is_some();
+            self.pool.take_news(server);
+            if advanced.is_err() || is_fatal {
                 return false;
             }
         }

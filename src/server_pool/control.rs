@@ -49,6 +49,7 @@ impl ServerPool {
         self.renewed_at.set(Some((self.neighbours.clock)()));
         self.current.set(0);
         self.welcomes.borrow_mut().clear();
+        self.reports_have_changed.set(false);
         let idle = self.pool.borrow_mut().remove_idle(|_| true);
         for server in idle {
             self.close(server, ServerClose::Administrator);

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
-use super::{ServerPool, lost_server};
+use super::{ServerConnection, ServerPool, lost_server};
 use crate::net::timer;
 use crate::protocol::encode;
 use crate::protocol::error_response::ErrorResponse;
@@ -55,10 +55,18 @@ impl ServerPool {
         }
     }
 
-    /// A server that is connected has become another: a standby was promoted. The others say so when they are asked.
-    pub fn on_other_reports(&self) {
-        self.reports_have_changed.set(true);
-        self.welcomes.borrow_mut().clear();
+    /// Takes what a server has said that concerns more than its client: a table is another for the whole database, or the server is
+    /// another itself, a standby that was promoted. The other servers say so when they are asked.
+    #[inline]
+    pub fn take_news(&self, server: &mut ServerConnection) {
+        if std::mem::take(&mut server.session.has_changed_schema) {
+            self.schema.on_change();
+        }
+        if let Some(value) = server.session.stood_by.take() {
+            server.on_reported(vec![(b"in_hot_standby"[..].into(), value)]);
+            self.reports_have_changed.set(true);
+            self.welcomes.borrow_mut().clear();
+        }
     }
 
     /// What a client that wants `settings` is told when it has logged in. The first one of its kind asks a server.

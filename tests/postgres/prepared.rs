@@ -2,8 +2,11 @@ use std::collections::BTreeSet;
 
 use tokio_postgres::types::Type;
 
+use crate::support::eventually;
+use crate::support::messages::{query, startup, terminate};
 use crate::support::postgres::shared;
 use crate::support::proxy::Proxy;
+use crate::support::wire::Wire;
 use crate::{connect, connect_with, value};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,4 +203,16 @@ async fn whoever_prepares_a_text_after_a_change_of_its_table_reads_the_new_one()
     let told = error.as_db_error().unwrap().message();
     assert_eq!(told, "cached plan must not change result type");
     assert_eq!(ann.query_one(text, &[]).await.unwrap().len(), 2);
+    // Who changes it may be gone before it has read so.
+    let mut leaving = Wire::connect(proxy.address());
+    leaving.send(startup(&[("user", "md5_user"), ("database", "app")]));
+    leaving.receive_reply();
+    leaving.send_all([query("ALTER TABLE changing ADD c int"), terminate()]);
+    let labels = ["user=\"md5_user\"", "state=\"idle\""];
+    eventually(|| {
+        let is_done = shared().psql("app", "SELECT c FROM changing").is_ok();
+        (is_done && proxy.metric("pgspan_pool_servers", &labels) == 1.0).then_some(())
+    })
+    .unwrap();
+    assert_eq!(bob.query_one(text, &[]).await.unwrap().len(), 3);
 }
