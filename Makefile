@@ -42,7 +42,7 @@ test: deps check drivers
 
 # Installs the drivers that the tests use, by name and version, below target/.
 drivers: $(DRIVERS)/venv/done $(DRIVERS)/node/done $(DRIVERS)/jdbc/done $(DRIVERS)/postgresql18/done $(DRIVERS)/check_pgx \
-	$(DRIVERS)/sqlx/debug/check-sqlx
+	$(DRIVERS)/sqlx/debug/check-sqlx $(DRIVERS)/libpq_pipeline/done
 
 $(DRIVERS)/venv/done: tests/drivers/requirements.txt
 	python3 -m venv $(DRIVERS)/venv
@@ -60,6 +60,12 @@ $(DRIVERS)/postgresql18/done:
 $(DRIVERS)/jdbc/done:
 	mkdir -p $(DRIVERS)/jdbc
 	cd $(DRIVERS)/jdbc && apt-get download -q libpostgresql-jdbc-java && dpkg-deb --extract libpostgresql-jdbc-java_*.deb .
+	touch $@
+
+# libpq's own tests of pipelines.
+$(DRIVERS)/libpq_pipeline/done: scripts/libpq-pipeline
+	scripts/postgresql-source
+	scripts/libpq-pipeline $(@D)
 	touch $@
 
 # Prisma's engines are left out: its client with a driver adapter needs none, and `generate` only wants to know where they are.

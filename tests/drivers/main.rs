@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Once;
@@ -91,6 +92,45 @@ async fn tokio_postgres() {
             value(client.query_one(shown, &[]).await.unwrap()),
             TRACEPARENT
         );
+    }
+}
+
+/// PostgreSQL's own tests of pipelines, with what libpq traces of the protocol.
+#[test]
+#[ignore = "needs the drivers: make drivers"]
+fn libpq_pipelines() {
+    let program = installed().join("libpq_pipeline/libpq_pipeline");
+    if !program.exists() {
+        assert!(program.with_file_name("done").exists(), "make drivers");
+        return println!("libpq_pipeline: there is no source of it for this system");
+    }
+    let traces = tempfile::tempdir().unwrap();
+    let trace_of = |name: &str, port: u16| {
+        // A notice tells whether the last run's table was there.
+        let forget = "DROP TABLE IF EXISTS pq_pipeline_demo, pq_pipeline_tst, ppln_uniqviol";
+        shared().psql("app", forget).unwrap();
+        let trace = traces.path().join(name);
+        let mut command = Command::new(&program);
+        command.args(["-r", "700", "-t"]).arg(&trace);
+        let conninfo = format!("host=127.0.0.1 port={port} user=postgres dbname=app");
+        assert_success(command.args([name, &conninfo]));
+        fs::read_to_string(trace).unwrap()
+    };
+    let tests = run(Command::new(&program).arg("tests")).stdout;
+    assert!(tests.split_whitespace().count() > 10, "{tests}");
+    let proxies = ["session", "transaction"].map(|mode| {
+        let config = format!("[pool]\nmode = \"{mode}\"\nsize = 2\n");
+        Proxy::in_front_of(shared(), &config)
+    });
+    for name in tests.split_whitespace() {
+        let directly = trace_of(name, shared().port());
+        for proxy in &proxies {
+            let proxied = trace_of(name, proxy.port());
+            // Both send and read at once: how one falls on the other differs from run to run.
+            if name != "pipelined_insert" && name != "uniqviol" {
+                assert_eq!(proxied, directly, "{name}");
+            }
+        }
     }
 }
 
