@@ -324,6 +324,8 @@ impl ServerPool {
             self.pool.borrow_mut().on_lost();
             self.move_to(worker, server, now);
             self.advance(now);
+        } else if self.owes_room() {
+            self.discard(server, ServerClose::Evicted);
         } else {
             let given = self.pool.borrow_mut().checkin(server, now);
             let rests = given.is_none();
@@ -499,6 +501,15 @@ impl ServerPool {
     }
 
     /// A server rests. Another pool may need its place more, or it may have to be checked for somebody.
+    /// Whether a server is to go although clients wait for it: others have waited for longer for room.
+    fn owes_room(&self) -> bool {
+        let waits = self.pool.borrow().oldest_wait();
+        waits.is_some_and(|since| {
+            let allowances = &self.neighbours.allowances;
+            allowances.promise_ahead_of(&self.account, since)
+        })
+    }
+
     fn on_rest(self: &Rc<Self>, now: Instant) {
         if self.neighbours.allowances.promise(&self.account) {
             let evicted = self.pool.borrow_mut().evict();

@@ -33,6 +33,15 @@ pub struct Ceilings {
     pub user: Option<NonZeroUsize>,
 }
 
+/// How many of those that there may be are kept for others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Of the database's.
+    pub database: usize,
+    /// Of the user's.
+    pub user: usize,
+}
+
 /// As many are there as may be: of the pool, of the database, or of the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Full {
@@ -49,17 +58,20 @@ impl Budget {
     ///
     /// # Errors
     /// What has as many as it may; nothing is counted then.
-    pub fn take(&mut self, account: &Account, ceilings: Ceilings) -> Result<(), Full> {
+    pub fn take(&mut self, account: &Account, ceilings: Ceilings, kept: Kept) -> Result<(), Full> {
         let is_full = |count: usize, ceiling: Option<NonZeroUsize>| {
             ceiling.is_some_and(|ceiling| count >= ceiling.get())
         };
         if is_full(self.of_pool(account), ceilings.pool) {
             return Err(Full::Pool);
         }
-        if is_full(self.of_database(&account.database), ceilings.database) {
+        if is_full(
+            self.of_database(&account.database) + kept.database,
+            ceilings.database,
+        ) {
             return Err(Full::Database);
         }
-        if is_full(self.of_user(&account.user), ceilings.user) {
+        if is_full(self.of_user(&account.user) + kept.user, ceilings.user) {
             return Err(Full::User);
         }
         match self.pools.get_mut(account) {
@@ -141,22 +153,40 @@ mod tests {
     #[test]
     fn a_databases_pools_share_what_it_may_have() {
         let mut budget = Budget::default();
-        assert_eq!(budget.take(&account("shop", "ann"), TWO), Ok(()));
-        assert_eq!(budget.take(&account("shop", "bob"), TWO), Ok(()));
         assert_eq!(
-            budget.take(&account("shop", "cyd"), TWO),
+            budget.take(&account("shop", "ann"), TWO, Kept::default()),
+            Ok(())
+        );
+        assert_eq!(
+            budget.take(&account("shop", "bob"), TWO, Kept::default()),
+            Ok(())
+        );
+        assert_eq!(
+            budget.take(&account("shop", "cyd"), TWO, Kept::default()),
             Err(Full::Database)
         );
         budget.give_back(&account("shop", "ann"));
-        assert_eq!(budget.take(&account("shop", "cyd"), TWO), Ok(()));
+        assert_eq!(
+            budget.take(&account("shop", "cyd"), TWO, Kept::default()),
+            Ok(())
+        );
     }
 
     #[test]
     fn a_users_pools_share_what_the_user_may_have() {
         let mut budget = Budget::default();
-        assert_eq!(budget.take(&account("shop", "ann"), TWO), Ok(()));
-        assert_eq!(budget.take(&account("wiki", "ann"), TWO), Ok(()));
-        assert_eq!(budget.take(&account("blog", "ann"), TWO), Err(Full::User));
+        assert_eq!(
+            budget.take(&account("shop", "ann"), TWO, Kept::default()),
+            Ok(())
+        );
+        assert_eq!(
+            budget.take(&account("wiki", "ann"), TWO, Kept::default()),
+            Ok(())
+        );
+        assert_eq!(
+            budget.take(&account("blog", "ann"), TWO, Kept::default()),
+            Err(Full::User)
+        );
         assert_eq!(budget.of_database("blog"), 0);
         assert_eq!(budget.of_user("ann"), 2);
     }
@@ -169,13 +199,13 @@ mod tests {
             ..Ceilings::default()
         };
         let (ann, bob) = (account("shop", "ann"), account("shop", "bob"));
-        assert_eq!(budget.take(&ann, one), Ok(()));
-        assert_eq!(budget.take(&ann, one), Err(Full::Pool));
-        assert_eq!(budget.take(&bob, one), Ok(()));
+        assert_eq!(budget.take(&ann, one, Kept::default()), Ok(()));
+        assert_eq!(budget.take(&ann, one, Kept::default()), Err(Full::Pool));
+        assert_eq!(budget.take(&bob, one, Kept::default()), Ok(()));
         assert_eq!((budget.of_pool(&ann), budget.of_database("shop")), (1, 2));
         budget.give_back(&ann);
         assert_eq!(budget.of_pool(&ann), 0);
-        assert_eq!(budget.take(&ann, one), Ok(()));
+        assert_eq!(budget.take(&ann, one, Kept::default()), Ok(()));
     }
 
     #[test]
@@ -183,7 +213,11 @@ mod tests {
         let mut budget = Budget::default();
         for _ in 0..5 {
             assert_eq!(
-                budget.take(&account("shop", "ann"), Ceilings::default()),
+                budget.take(
+                    &account("shop", "ann"),
+                    Ceilings::default(),
+                    Kept::default()
+                ),
                 Ok(())
             );
         }

@@ -60,7 +60,9 @@ impl ServerPool {
                 if !self.wants_room.replace(true) {
                     self.neighbours.process.limits.of(limit).increase();
                 }
-                allowances.want(&self.account, full, &self.neighbours.bell);
+                let since = self.pool.borrow().oldest_wait();
+                let since = since.unwrap_or_else(|| (self.neighbours.clock)());
+                allowances.want(&self.account, full, since, &self.neighbours.bell);
                 // Some may have been made meanwhile.
                 has_said_so = true;
             }

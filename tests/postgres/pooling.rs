@@ -1,4 +1,6 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::postgres::shared;
 use crate::support::proxy::Proxy;
@@ -276,4 +278,33 @@ async fn a_client_that_waits_gets_a_server_as_soon_as_there_can_be_one_again() {
     // While the only other server is still in a transaction.
     assert_ne!(waits.await.unwrap(), server);
     ann.batch_execute("COMMIT").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_room_is_not_starved_by_clients_that_never_let_a_server_rest() {
+    let config =
+        "[workers]\ncount = 2\n[pool]\nmax_database_connections = 1\ncheckout_timeout = \"20s\"\n";
+    let proxy = Proxy::in_front_of(shared(), config);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let mut busy = Vec::new();
+    for _ in 0..4 {
+        let (client, is_over) = (connect(&proxy).await, Arc::clone(&is_over));
+        busy.push(tokio::spawn(async move {
+            while !is_over.load(Ordering::Relaxed) {
+                client
+                    .batch_execute("SELECT pg_sleep(0.002)")
+                    .await
+                    .unwrap();
+            }
+        }));
+    }
+    for _ in 0..3 {
+        let other = connect_with(&proxy, "user=md5_user").await.unwrap();
+        assert_eq!(value(&other, "SELECT current_user").await, "md5_user");
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for client in busy {
+        client.await.unwrap();
+    }
+    assert!(proxy.metric("pgspan_servers_closed_total", &["evicted", "user=\"app\""]) >= 1.0);
 }
