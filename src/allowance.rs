@@ -216,6 +216,11 @@ impl fmt::Debug for Allowance {
 mod tests {
     use std::num::NonZeroUsize;
 
+    #[expect(clippy::disallowed_methods, reason = "std has no other moment")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
     use super::*;
 
     fn account(user: &str) -> Arc<Account> {
@@ -246,7 +251,7 @@ mod tests {
 
     #[test]
     fn one_connection_is_closed_for_one_want() {
-        let now = Instant::now();
+        let now = now();
         let allowances = Arc::new(Allowances::default());
         let bell = Arc::new(Notify::new());
         allowances.want(&account("bob"), Full::Database, now, &bell);
@@ -265,7 +270,7 @@ mod tests {
 
     #[test]
     fn who_has_waited_longer_gets_the_room_though_others_ask_for_the_server() {
-        let began = Instant::now();
+        let began = now();
         let allowances = Arc::new(Allowances::default());
         let bell = Arc::new(Notify::new());
         let [ann, bob, cyd] = ["ann", "bob", "cyd"].map(account);
@@ -291,7 +296,7 @@ mod tests {
         let allowances = Arc::new(Allowances::default());
         let [bobs, anns] = [(); 2].map(|()| Arc::new(Notify::new()));
         let [ann, bob] = ["ann", "bob"].map(account);
-        let now = Instant::now();
+        let now = now();
         allowances.want(&bob, Full::Database, now, &bobs);
         assert!(allowances.promise(&ann));
         assert!(allowances.take(&ann, ONE).is_err());

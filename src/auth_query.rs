@@ -430,6 +430,11 @@ mod tests {
     use super::*;
     use crate::auth::held::tests::making;
 
+    #[expect(clippy::disallowed_methods, reason = "std has no other moment")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
     fn answer(held: &Arc<Held>) -> Answer {
         Answer {
             is_known: false,
@@ -449,12 +454,12 @@ mod tests {
         for made in [user, stand_in] {
             let mut answers = Answers::default();
             let first = answers.held(&key, made());
-            let entry = (answer(&first), Instant::now());
+            let entry = (answer(&first), now());
             answers.known.insert(key.clone(), entry);
             assert!(Arc::ptr_eq(&answers.held(&key, made()), &first));
         }
         let mut answers = Answers::default();
-        let entry = (answer(&Arc::new(stand_in())), Instant::now());
+        let entry = (answer(&Arc::new(stand_in())), now());
         answers.known.insert(key.clone(), entry);
         assert!(answers.held(&key, user()).is_made_as(&user()));
     }
