@@ -1,4 +1,4 @@
-//! What one client leaves in its session, however it does so, is nothing that another one finds.
+//! What one client leaves in its session, however it does so, is nothing that another one finds, and all that it finds again itself.
 
 use crate::support::eventually;
 use crate::support::messages::{self, Message};
@@ -15,12 +15,199 @@ const STATE: &str = "SELECT concat_ws('; ', current_setting('work_mem'), current
     (SELECT count(*) FROM pg_proc WHERE pronamespace = pg_my_temp_schema()), \
     (SELECT count(*) FROM pg_type WHERE typnamespace = pg_my_temp_schema()), \
     (SELECT count(*) FROM pg_prepared_statements WHERE from_sql), \
-    (SELECT count(*) FROM pg_cursors WHERE is_holdable))";
+    (SELECT count(*) FROM pg_cursors WHERE is_holdable), \
+    (SELECT count(*) FROM pg_listening_channels()))";
 
-const LOCK_OID: u32 = 2880;
+/// What a client sends, one message a text; `LONG` is a comment that is longer than what is kept of most texts.
+const WAYS: &[&[&str]] = &[
+    // set_config
+    &["SELECT set_config('app.x', '1', true), set_config('work_mem', '3MB', false)"],
+    &["SELECT set_config('work_mem', '3MB', false), set_config('app.x', '1', true)"],
+    &["SELECT set_config('work_mem', '3MB', false), set_config('app.x', '1', false)"],
+    &["SELECT set_config('app.x', '(true)', false)"],
+    &["SELECT set_config('app.x', '1', false /* true) */)"],
+    &["SELECT LONG set_config('app.x', '1', false)"],
+    &["SELECT set_config('app.' || 'x', '1', false)"],
+    &["SELECT 1 WHERE set_config('app.x', '1', false) = ''"],
+    &["COPY (SELECT set_config('app.x', '1', false)) TO STDOUT"],
+    &[
+        "PREPARE p AS SELECT set_config($1, $2, false)",
+        "EXECUTE p('app.x', '1')",
+        "DEALLOCATE p",
+    ],
+    &["UPDATE pg_settings SET setting = '3072' WHERE name = 'work_mem'"],
+    // SET
+    &["SET work_mem = '3MB'"],
+    &["SET work_mem = '3MB'", "SET work_mem TO DEFAULT"],
+    &["SET work_mem = '3MB'", "RESET work_mem"],
+    &["SET work_mem = '3MB'", "SET app.x = 1", "RESET ALL"],
+    &["SET work_mem = '3MB'", "DISCARD ALL"],
+    &["SET LOCAL work_mem = '3MB'"],
+    &["SET SCHEMA 'mine'"],
+    &["SET search_path = a, \"B\", public"],
+    &["SET XML OPTION DOCUMENT"],
+    &["SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"],
+    &["SET ROLE NONE"],
+    &["SELECT 'LONG'; SET work_mem = '3MB'; SET app.x = 1"],
+    &["SET work_mem = '3MB'; LONG SET app.x = 1"],
+    &["SET work_mem = '3MB'; /* ; */ SET app.x = 1"],
+    &["SET work_mem = '3MB'; -- now\nSET app.x = 1"],
+    &["SET \"work_mem\" = '3MB'; SET \"app\".\"x\" = 1"],
+    &["SET work_mem = '3MB'; SELECT 1 / (random() * 0)::int; SET app.x = 1"],
+    &["BEGIN", "SET work_mem = '3MB'", "COMMIT"],
+    &["BEGIN", "SET work_mem = '3MB'", "ROLLBACK"],
+    &["BEGIN", "SET work_mem = '3MB'", "nonsense", "COMMIT"],
+    &[
+        "BEGIN",
+        "SET LOCAL work_mem = '3MB'",
+        "SET work_mem = '5MB'",
+        "COMMIT",
+    ],
+    &[
+        "BEGIN",
+        "SET work_mem = '3MB'",
+        "SET LOCAL work_mem = '5MB'",
+        "COMMIT",
+    ],
+    &[
+        "BEGIN",
+        "SAVEPOINT a",
+        "SET work_mem = '3MB'",
+        "ROLLBACK TO a",
+        "SET app.x = 1",
+        "COMMIT",
+    ],
+    &[
+        "BEGIN",
+        "SAVEPOINT a",
+        "SET work_mem = '3MB'",
+        "RELEASE a",
+        "COMMIT AND CHAIN",
+        "SET app.x = 1",
+        "ROLLBACK",
+    ],
+    &["SET work_mem = '3MB'", "BEGIN", "RESET ALL", "ROLLBACK"],
+    &[
+        "SET work_mem = '3MB'",
+        "BEGIN",
+        "RESET work_mem",
+        "SAVEPOINT a",
+        "SET work_mem = '5MB'",
+        "ROLLBACK TO a",
+        "COMMIT",
+    ],
+    &["SET work_mem = 'nonsense'"],
+    &["SET no_such_setting = 1"],
+    &["BEGIN; SET work_mem = '3MB'; COMMIT; BEGIN; SET app.x = 1; ROLLBACK"],
+    // Locks
+    &["SELECT pg_advisory_lock(1)"],
+    &["SELECT pg_advisory_lock(1)", "SELECT pg_advisory_unlock(1)"],
+    &[
+        "SELECT pg_advisory_lock(1), pg_advisory_lock(2)",
+        "SELECT pg_advisory_unlock_all()",
+    ],
+    &[
+        "SELECT pg_advisory_lock(1), set_config('app.x', '1', false)",
+        "SELECT pg_advisory_unlock(1)",
+    ],
+    &["SELECT LONG pg_advisory_lock(1)"],
+    &["EXPLAIN ANALYZE SELECT pg_advisory_lock(1)"],
+    &[
+        "BEGIN; CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1 AS a; UPDATE t SET a = 2 WHERE pg_try_advisory_lock(1); COMMIT",
+    ],
+    &["SELECT pg_advisory_lock(1), 1 / (random() * 0)::int"],
+    &[
+        "BEGIN",
+        "SELECT pg_advisory_lock(1), 1 / (random() * 0)::int",
+        "ROLLBACK",
+    ],
+    &[
+        "BEGIN",
+        "SELECT pg_advisory_lock(1)",
+        "SAVEPOINT a",
+        "SELECT pg_advisory_lock(2)",
+        "ROLLBACK TO a",
+        "COMMIT",
+    ],
+    &["BEGIN", "SELECT pg_advisory_xact_lock(1)", "COMMIT"],
+    &[
+        "BEGIN",
+        "DECLARE c CURSOR FOR SELECT pg_advisory_lock(1)",
+        "FETCH c",
+        "COMMIT",
+    ],
+    // Temporary objects
+    &["CREATE TEMP TABLE mine (a int)"],
+    &["CREATE LONG TEMP TABLE mine (a int)"],
+    &["CREATE TEMP TABLE mine (a int)", "DROP TABLE mine"],
+    &["CREATE TEMP TABLE mine (a int)", "DISCARD TEMP"],
+    &["BEGIN", "CREATE TEMP TABLE mine (a int)", "ROLLBACK"],
+    &["CREATE TEMP VIEW mine AS SELECT 1 AS a"],
+    &["CREATE TEMP SEQUENCE mine"],
+    &["SELECT 1 AS a INTO TEMP mine"],
+    &[
+        "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE TEMP TABLE t (a int)",
+        "DROP TABLE t",
+    ],
+    &[
+        "CREATE TYPE pg_temp.mood AS ENUM ('good')",
+        "CREATE TEMP TABLE t (a int)",
+        "DROP TABLE t",
+    ],
+    // The rest
+    &["LISTEN a", "LISTEN b", "UNLISTEN a"],
+    &["BEGIN", "LISTEN a", "ROLLBACK"],
+    &[
+        "PREPARE p AS SELECT 1",
+        "PREPARE q AS SELECT 2",
+        "DEALLOCATE p",
+    ],
+    &["PREPARE p AS SELECT 1", "DEALLOCATE ALL"],
+    &["BEGIN", "DECLARE c CURSOR WITH HOLD FOR SELECT 1", "COMMIT"],
+    &[
+        "BEGIN",
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+        "COMMIT",
+        "CLOSE c",
+    ],
+    &[
+        "BEGIN",
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+        "ROLLBACK",
+    ],
+    &[
+        "SET work_mem = '3MB'",
+        "LISTEN a",
+        "PREPARE p AS SELECT 1",
+        "SET app.x = 1",
+        "DISCARD ALL",
+    ],
+];
 
-fn log_in(proxy: &Proxy) -> Wire {
-    let mut wire = Wire::connect(proxy.address());
+/// How the texts are sent.
+#[derive(Clone, Copy, Debug)]
+enum Protocol {
+    Simple,
+    Extended,
+    /// With one row asked for, and no more.
+    OneRow,
+    /// By a name.
+    Named,
+    /// In one go, with a Sync at the end: what may not stand in a transaction block fails.
+    Pipelined,
+}
+
+const PROTOCOLS: [Protocol; 5] = [
+    Protocol::Simple,
+    Protocol::Extended,
+    Protocol::OneRow,
+    Protocol::Named,
+    Protocol::Pipelined,
+];
+
+fn log_in(port: u16) -> Wire {
+    let mut wire = Wire::connect(([127, 0, 0, 1], port).into());
     wire.send(messages::startup(&[("user", "app"), ("database", "app")]));
     while wire.receive().tag() != b'Z' {}
     wire
@@ -32,196 +219,53 @@ fn value_of(reply: &[Message]) -> String {
     String::from_utf8_lossy(&row.body()[6..]).into_owned()
 }
 
-/// What is sent, in how many round trips: everything up to a Query, a Sync or a FunctionCall is one.
-fn send(wire: &mut Wire, messages: Vec<Message>) {
-    for message in messages {
-        let is_answered = matches!(message.tag(), b'Q' | b'S' | b'F');
-        wire.send(message);
-        if is_answered {
-            while wire.receive().tag() != b'Z' {}
+fn send(wire: &mut Wire, way: &[&str], protocol: Protocol) {
+    let long = format!("/*{}*/", "x".repeat(5_000));
+    let mut last = Vec::new();
+    for (at, text) in way.iter().enumerate() {
+        let text = text.replace("LONG", &long);
+        let (name, rows) = match protocol {
+            Protocol::Simple => {
+                last = wire.send(messages::query(&text)).receive_reply();
+                continue;
+            }
+            Protocol::Extended | Protocol::Pipelined => (String::new(), 0),
+            Protocol::OneRow => (String::new(), 1),
+            Protocol::Named => (format!("s{at}"), 0),
+        };
+        wire.send_all([
+            messages::parse(&name, &text),
+            messages::bind("", &name, &[]),
+            messages::execute("", rows),
+        ]);
+        if !matches!(protocol, Protocol::Pipelined) || at + 1 == way.len() {
+            last = wire.send(messages::sync()).receive_reply();
         }
+    }
+    if last.last() != Some(&messages::ready(b'I')) {
+        wire.send(messages::query("ROLLBACK")).receive_reply();
     }
 }
 
-fn suspended(sql: &str) -> Vec<Message> {
-    vec![
-        messages::parse("", sql),
-        messages::bind("", "", &[]),
-        messages::execute("", 1),
-        messages::sync(),
-    ]
-}
-
-fn queries(texts: &[&str]) -> Vec<Message> {
-    texts.iter().map(|text| messages::query(text)).collect()
-}
-
 #[test]
-fn nothing_that_a_client_leaves_is_found_by_the_next_one() {
+fn what_a_client_leaves_it_finds_again_and_nobody_else() {
     let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
-    let long = format!("/*{}*/", "x".repeat(5_000));
-    let late = |sql: &str| format!("SELECT '{}'; {sql}", "x".repeat(5_000));
-    let ways: Vec<(&str, Vec<Message>)> = vec![
-        (
-            "two calls, the first local",
-            queries(&[
-                "SELECT set_config('app.x', '1', true), set_config('work_mem', '3MB', false)",
-            ]),
-        ),
-        (
-            "two calls, the second local",
-            queries(&[
-                "SELECT set_config('work_mem', '3MB', false), set_config('app.x', '1', true)",
-            ]),
-        ),
-        (
-            "two calls",
-            queries(&[
-                "SELECT set_config('work_mem', '3MB', false), set_config('app.x', '1', false)",
-            ]),
-        ),
-        (
-            "a value that looks like an end",
-            queries(&["SELECT set_config('app.x', '(true)', false)"]),
-        ),
-        (
-            "a comment that looks like one",
-            queries(&["SELECT set_config('app.x', '1', false /* true) */)"]),
-        ),
-        (
-            "a lock and a setting",
-            queries(&[
-                "SELECT pg_advisory_lock(1), set_config('app.x', '1', false)",
-                "SELECT pg_advisory_unlock(1)",
-            ]),
-        ),
-        (
-            "a call behind a long comment",
-            queries(&[&format!("SELECT {long} set_config('app.x', '1', false)")]),
-        ),
-        (
-            "a lock behind a long comment",
-            queries(&[&format!("SELECT {long} pg_advisory_lock(1)")]),
-        ),
-        (
-            "a temporary table behind a long comment",
-            queries(&[&format!("CREATE {long} TEMP TABLE mine (a int)")]),
-        ),
-        (
-            "a SET behind others",
-            queries(&[&late("SET work_mem = '3MB'; SET app.x = 1")]),
-        ),
-        (
-            "a SET behind a SET",
-            queries(&[&format!("SET work_mem = '3MB'; {long} SET app.x = 1")]),
-        ),
-        (
-            "a SET behind a comment",
-            queries(&["SET work_mem = '3MB'; /* ; */ SET app.x = 1"]),
-        ),
-        (
-            "a SET behind a line comment",
-            queries(&["SET work_mem = '3MB'; -- now\nSET app.x = 1"]),
-        ),
-        (
-            "a quoted name",
-            queries(&["SET \"work_mem\" = '3MB'; SET \"app\".\"x\" = 1"]),
-        ),
-        ("SET SCHEMA", queries(&["SET SCHEMA 'mine'"])),
-        ("SET XML OPTION", queries(&["SET XML OPTION DOCUMENT"])),
-        (
-            "SET SESSION CHARACTERISTICS",
-            queries(&["SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"]),
-        ),
-        (
-            "through the view",
-            queries(&["UPDATE pg_settings SET setting = '3072' WHERE name = 'work_mem'"]),
-        ),
-        (
-            "a lock in an UPDATE",
-            queries(&[
-                "BEGIN; CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1 AS a; UPDATE t SET a = 2 WHERE pg_try_advisory_lock(1); COMMIT",
-            ]),
-        ),
-        (
-            "a lock in an EXPLAIN",
-            queries(&["EXPLAIN ANALYZE SELECT pg_advisory_lock(1)"]),
-        ),
-        (
-            "a setting in a COPY",
-            queries(&["COPY (SELECT set_config('app.x', '1', false)) TO STDOUT"]),
-        ),
-        (
-            "a lock that a failed statement took",
-            queries(&["SELECT pg_advisory_lock(1), 1 / (random() * 0)::int"]),
-        ),
-        (
-            "a lock of a transaction that failed",
-            queries(&[
-                "BEGIN",
-                "SELECT pg_advisory_lock(1), 1 / (random() * 0)::int",
-                "ROLLBACK",
-            ]),
-        ),
-        (
-            "a lock by a cursor",
-            queries(&[
-                "BEGIN",
-                "DECLARE c CURSOR FOR SELECT pg_advisory_lock(1)",
-                "FETCH c",
-                "COMMIT",
-            ]),
-        ),
-        (
-            "a setting by a prepared statement",
-            queries(&[
-                "PREPARE p AS SELECT set_config($1, $2, false)",
-                "EXECUTE p('app.x', '1')",
-                "DEALLOCATE p",
-            ]),
-        ),
-        (
-            "a lock by a portal that is suspended",
-            suspended("SELECT pg_advisory_lock(1)"),
-        ),
-        (
-            "a setting by a portal that is suspended",
-            suspended("SELECT set_config('app.x', '1', false)"),
-        ),
-        (
-            "a lock by a portal behind a long comment",
-            suspended(&format!("SELECT {long} pg_advisory_lock(1)")),
-        ),
-        (
-            "a lock by a function call",
-            vec![messages::function_call(LOCK_OID, &[Some("1")])],
-        ),
-        (
-            "a function in pg_temp",
-            queries(&[
-                "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-                "CREATE TEMP TABLE t (a int)",
-                "DROP TABLE t",
-            ]),
-        ),
-        (
-            "a type in pg_temp",
-            queries(&[
-                "CREATE TYPE pg_temp.mood AS ENUM ('good')",
-                "CREATE TEMP TABLE t (a int)",
-                "DROP TABLE t",
-            ]),
-        ),
-    ];
+    let state = |wire: &mut Wire| value_of(&wire.send(messages::query(STATE)).receive_reply());
+    let clean = state(&mut log_in(proxy.port()));
     let mut found = Vec::new();
-    let clean = value_of(&{
-        let mut bob = log_in(&proxy);
-        bob.send(messages::query(STATE)).receive_reply()
-    });
-    for (what, sent) in ways {
-        let mut ann = log_in(&proxy);
-        send(&mut ann, sent);
-        let mut bob = log_in(&proxy);
+    for (way, protocol) in WAYS
+        .iter()
+        .flat_map(|way| PROTOCOLS.map(|protocol| (way, protocol)))
+    {
+        let mut direct = log_in(shared().port());
+        send(&mut direct, way, protocol);
+        let expected = state(&mut direct);
+        // Its locks are free when it has ended.
+        direct.send(messages::terminate()).expect_end();
+
+        let mut ann = log_in(proxy.port());
+        send(&mut ann, way, protocol);
+        let mut bob = log_in(proxy.port());
         bob.send(messages::query(STATE));
         // The server is anybody's, or it stays with its client until that has left.
         let pinned = || proxy.metric("pgspan_pool_pinned_servers", &["user=\"app\""]) == 1.0;
@@ -230,25 +274,48 @@ fn nothing_that_a_client_leaves_is_found_by_the_next_one() {
             is_pinned = pinned();
             (is_pinned || !bob.has_received_nothing()).then_some(())
         })
-        .expect(what);
+        .unwrap();
+        let mut check = |who, state: String, expected: &String| {
+            if state != *expected {
+                found.push(format!(
+                    "{way:?} {protocol:?}, {who}: {state}, not {expected}"
+                ));
+            }
+        };
         if is_pinned {
+            check("itself", state(&mut ann), &expected);
             drop(ann);
+            check("another", value_of(&bob.receive_reply()), &clean);
+        } else {
+            check("another", value_of(&bob.receive_reply()), &clean);
+            check("itself", state(&mut ann), &expected);
         }
-        let state = value_of(&bob.receive_reply());
-        if state != clean {
-            found.push(format!("{what}: {state}"));
-            // The rest begins with a server of its own.
-            let end = "SELECT pg_terminate_backend(pg_backend_pid())";
-            bob.send(messages::query(end)).expect_end();
-        }
+        // The next one has a server of its own.
+        let end = "SELECT pg_terminate_backend(pg_backend_pid())";
+        bob.send(messages::query(end));
+        while bob.receive_or_end().is_some() {}
     }
     assert!(found.is_empty(), "clean: {clean}\n{}", found.join("\n"));
 }
 
 #[test]
+fn a_lock_by_a_function_call_stays_with_its_client() {
+    const PG_ADVISORY_LOCK: u32 = 2880;
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 2\n");
+    let mut ann = log_in(proxy.port());
+    ann.send(messages::function_call(PG_ADVISORY_LOCK, &[Some("1")]))
+        .receive_reply();
+    let pinned = || proxy.metric("pgspan_pool_pinned_servers", &["user=\"app\""]) == 1.0;
+    eventually(|| pinned().then_some(())).unwrap();
+    ann.send(messages::query("SELECT pg_advisory_unlock(1)"))
+        .receive_reply();
+    eventually(|| (!pinned()).then_some(())).unwrap();
+}
+
+#[test]
 fn whatever_setting_a_client_sets_it_and_others_go_on() {
     let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
-    let mut ann = log_in(&proxy);
+    let mut ann = log_in(proxy.port());
     let names = "SELECT string_agg(name, ' ') FROM pg_settings WHERE context = 'user'";
     let names = value_of(&ann.send(messages::query(names)).receive_reply());
     let names: Vec<&str> = names.split(' ').collect();
@@ -265,7 +332,7 @@ fn whatever_setting_a_client_sets_it_and_others_go_on() {
     ];
     let mut failed = Vec::new();
     for set in sets.chain(others.map(str::to_owned)) {
-        let mut bob = log_in(&proxy);
+        let mut bob = log_in(proxy.port());
         // Some can be set at the beginning of a transaction alone; to go on is all that counts.
         ann.send(messages::query(&set)).receive_reply();
         let one = messages::query("SELECT 1");
@@ -273,7 +340,7 @@ fn whatever_setting_a_client_sets_it_and_others_go_on() {
         let is_answered = |reply: &Vec<Message>| reply.iter().any(|message| message.tag() == b'D');
         if !replies.iter().all(is_answered) {
             failed.push(format!("{set}: {replies:?}"));
-            ann = log_in(&proxy);
+            ann = log_in(proxy.port());
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
