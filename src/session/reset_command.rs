@@ -101,6 +101,18 @@ impl<'a> ResetCommand<'a> {
     }
 }
 
+/// Whether a statement may be one of them, by its first word, which it begins with.
+pub fn may_be(statement: &[u8]) -> bool {
+    let word = statement.split(|byte| !byte.is_ascii_alphabetic()).next();
+    let is = |keyword: &[u8]| word.is_some_and(|word| word.eq_ignore_ascii_case(keyword));
+    match statement {
+        [b'd' | b'D' | b'r' | b'R' | b's' | b'S', ..] => {
+            is(b"reset") || is(b"discard") || is(b"set")
+        }
+        _ => false,
+    }
+}
+
 /// What of `own`, which is what the client's startup packet set, has to be set again behind a message with this text. Empty if
 /// nothing has to.
 pub fn to_set_again(
@@ -182,6 +194,28 @@ mod tests {
             .iter()
             .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
             .collect()
+    }
+
+    #[test]
+    fn others_are_told_by_their_first_word() {
+        for text in [
+            "RESET a",
+            "reset\nall",
+            "DISCARD ALL",
+            "Set a TO DEFAULT",
+            "RESET",
+        ] {
+            assert!(may_be(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "SELECT 1",
+            "DELETE FROM t",
+            "",
+            "RESETS",
+            "UPDATE t SET a = 1",
+        ] {
+            assert!(!may_be(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]

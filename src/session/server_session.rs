@@ -20,6 +20,7 @@ use crate::session::parameters::{self, ParameterSet, is_parameter_name};
 use crate::session::position_map::PositionMap;
 use crate::session::statements::{ServerStatements, Statement};
 use crate::session::stray;
+use crate::session::words::from_first_word;
 use crate::trace_context::{ContextState, TraceContext};
 
 /// A server that is logged in. It lives as long as the connection does, whichever client is linked to it.
@@ -223,6 +224,11 @@ impl ServerSession {
             Some(PortalSource::Named(statement)) => statement.text(),
             None => b"",
         }
+    }
+
+    /// The same from its first word on: for telling what command it is.
+    pub fn portal_command(&self, portal: &[u8]) -> &[u8] {
+        from_first_word(self.portal_text(portal))
     }
 
     /// The unnamed statement gets this text, with this context in it.

@@ -23,6 +23,18 @@ pub(super) struct Word<'a> {
     strings: StandardConformingStrings,
 }
 
+/// A text from its first word on: without the blanks and comments in front of it, which most texts don't have.
+pub(super) fn from_first_word(text: &[u8]) -> &[u8] {
+    if text.first().is_some_and(u8::is_ascii_alphabetic) {
+        return text;
+    }
+    let mut tokens = Lexer::new(text, StandardConformingStrings::On, ClientEncoding::Utf8);
+    let first = tokens.find(|token| !token.kind.is_blank());
+    first
+        .and_then(|first| text.get(first.start..))
+        .unwrap_or_default()
+}
+
 impl<'a> Words<'a> {
     pub(super) fn new(
         statement: &'a [u8],
@@ -112,5 +124,23 @@ impl<'a> Word<'a> {
             TokenKind::String => string_value(self.text, self.strings),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_begins_with_its_first_word_whatever_is_in_front() {
+        for text in [
+            "RESET ALL",
+            " \n RESET ALL",
+            "/* a; /* b */ */ -- c\n RESET ALL",
+        ] {
+            assert_eq!(from_first_word(text.as_bytes()), b"RESET ALL");
+        }
+        assert_eq!(from_first_word(b"/* RESET ALL"), b"/* RESET ALL");
+        assert_eq!(from_first_word(b"-- RESET ALL"), b"");
     }
 }

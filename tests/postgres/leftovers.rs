@@ -42,6 +42,19 @@ const WAYS: &[&[&str]] = &[
     &["SET work_mem = '3MB'", "RESET work_mem"],
     &["SET work_mem = '3MB'", "SET app.x = 1", "RESET ALL"],
     &["SET work_mem = '3MB'", "DISCARD ALL"],
+    &["SET work_mem = '3MB'", "/* now */ RESET work_mem"],
+    &["SET work_mem = '3MB'", "/* now */ SET work_mem = DEFAULT"],
+    &["SET work_mem = '3MB'", "-- now\n RESET ALL"],
+    &["SET work_mem = '3MB'", "LONG RESET ALL"],
+    &["SET work_mem = '3MB'", "RESET ALL LONG"],
+    &["SET work_mem = '3MB'", "RESET work_mem LONG"],
+    &["SET work_mem = '3MB'", "/* now */ DISCARD ALL"],
+    &["SET work_mem = '3MB'", "LONG DISCARD ALL"],
+    &["SET work_mem = '3MB'; LONG RESET ALL"],
+    &["SET work_mem = '3MB'", "SELECT 'LONG'; RESET work_mem"],
+    &["BEGIN", "SET LOCAL work_mem TO DEFAULT", "COMMIT"],
+    &["BEGIN", "RESET ALL", "COMMIT"],
+    &["BEGIN", "RESET ALL", "SET app.x = 1", "ROLLBACK"],
     &["SET LOCAL work_mem = '3MB'"],
     &["SET SCHEMA 'mine'"],
     &["SET search_path = a, \"B\", public"],
@@ -185,6 +198,9 @@ const WAYS: &[&[&str]] = &[
     ],
 ];
 
+/// What the client asks for when it connects: to this it comes back.
+const OPTIONS: &str = "-c work_mem=7MB -c app.x=own";
+
 /// How the texts are sent.
 #[derive(Clone, Copy, Debug)]
 enum Protocol {
@@ -207,8 +223,13 @@ const PROTOCOLS: [Protocol; 5] = [
 ];
 
 fn log_in(port: u16) -> Wire {
+    log_in_with(port, "")
+}
+
+fn log_in_with(port: u16, options: &str) -> Wire {
     let mut wire = Wire::connect(([127, 0, 0, 1], port).into());
-    wire.send(messages::startup(&[("user", "app"), ("database", "app")]));
+    let parameters = [("user", "app"), ("database", "app"), ("options", options)];
+    wire.send(messages::startup(&parameters));
     while wire.receive().tag() != b'Z' {}
     wire
 }
@@ -257,13 +278,13 @@ fn what_a_client_leaves_it_finds_again_and_nobody_else() {
         .iter()
         .flat_map(|way| PROTOCOLS.map(|protocol| (way, protocol)))
     {
-        let mut direct = log_in(shared().port());
+        let mut direct = log_in_with(shared().port(), OPTIONS);
         send(&mut direct, way, protocol);
         let expected = state(&mut direct);
         // Its locks are free when it has ended.
         direct.send(messages::terminate()).expect_end();
 
-        let mut ann = log_in(proxy.port());
+        let mut ann = log_in_with(proxy.port(), OPTIONS);
         send(&mut ann, way, protocol);
         let mut bob = log_in(proxy.port());
         bob.send(messages::query(STATE));

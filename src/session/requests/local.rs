@@ -66,10 +66,18 @@ impl Requests<'_> {
 
     /// An Execute of RESET ALL, DISCARD ALL or SET application_name goes to the server, and clears the trace context, or a part of it.
     pub(super) fn reset_with(client: &mut ClientSession, server: &ServerSession, portal: &[u8]) {
-        let text = server.portal_text(portal);
-        if !matches!(text, [b'd' | b'D' | b'r' | b'R' | b's' | b'S', ..])
-            || text.len() > LONGEST_RESET
-        {
+        let text = server.portal_command(portal);
+        let is_select = |text: &[u8]| {
+            let word = text.get(..6).unwrap_or_default();
+            word.eq_ignore_ascii_case(b"select")
+        };
+        let may_be = match text {
+            [b'd' | b'D' | b'r' | b'R' | b's' | b'S', ..] => {
+                text.len() <= LONGEST_SELECT || !is_select(text)
+            }
+            _ => false,
+        };
+        if !may_be {
             return;
         }
         let around = client.surroundings(server.exchange.status());
@@ -87,12 +95,9 @@ impl Requests<'_> {
         server: &mut ServerSession,
         portal: &[u8],
     ) {
-        let text = server.portal_text(portal);
+        let text = server.portal_command(portal);
         let around = client.surroundings(server.exchange.status());
-        let command = match text {
-            _ if text.len() > LONGEST_TRANSACTION_COMMAND => None,
-            text => TransactionCommand::recognise(text, around.strings, around.encoding),
-        };
+        let command = TransactionCommand::recognise(text, around.strings, around.encoding);
         let Some(command) = command else {
             server.has_executed = true;
             return;
@@ -641,14 +646,11 @@ fn too_many_portals() -> ErrorResponse {
     )
 }
 
-/// `SET application_name`, with a name of the longest.
-const LONGEST_RESET: usize = 128;
+/// `set_config('application_name', …)`, with a name of the longest.
+const LONGEST_SELECT: usize = 128;
 
 /// From here on a pipeline is an implicit transaction block.
 const PIPELINES_ARE_BLOCKS: u32 = 180_000;
-
-/// More than `ROLLBACK TO SAVEPOINT` and a name.
-const LONGEST_TRANSACTION_COMMAND: usize = 256;
 
 const PORTAL_SUSPENDED: [u8; 5] = *b"s\0\0\0\x04";
 

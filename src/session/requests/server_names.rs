@@ -213,7 +213,7 @@ impl Requests<'_> {
         server: &ServerSession,
         portal: &[u8],
     ) -> Effect {
-        let text = server.portal_text(portal);
+        let text = server.portal_command(portal);
         if !matches!(text, [b'd' | b'D', ..]) || client.statements.is_empty() {
             return Effect::None;
         }

@@ -10,9 +10,6 @@ use crate::protocol::outbound::Outbound;
 use crate::session::exchange::{Delivery, Effect, OutstandingRequest, RequestKind};
 use crate::session::reset_command::{self, Again};
 
-/// The longest statement over the extended protocol that is read for a RESET, in bytes.
-const LONGEST_RESET: usize = 256;
-
 /// The statement and the portal that set parameters again within a group of the client's.
 const NAME: &[u8] = b"pgspan_again";
 
@@ -37,10 +34,8 @@ impl Requests<'_> {
         if self.client.own.is_empty() {
             return None;
         }
-        let text = self.server.as_deref()?.portal_text(portal);
-        let may_reset =
-            matches!(text, [b'd' | b'D' | b'r' | b'R' | b's' | b'S', ..]) && !is_select(text);
-        self.to_set_again(text, may_reset && text.len() <= LONGEST_RESET)
+        let text = self.server.as_deref()?.portal_command(portal);
+        self.to_set_again(text, reset_command::may_be(text))
     }
 
     /// Sends a query of the proxy's own behind the client's, whose ReadyForQuery ends the client's reply.
@@ -105,10 +100,4 @@ impl Requests<'_> {
         }
         Disposition::Discard
     }
-}
-
-/// Most of what begins with an S.
-fn is_select(text: &[u8]) -> bool {
-    text.get(..6)
-        .is_some_and(|word| word.eq_ignore_ascii_case(b"select"))
 }
