@@ -9,7 +9,7 @@ mod support;
 mod conversations;
 
 use std::net::SocketAddr;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, Once, OnceLock, PoisonError};
 
 use conversations::{Awaited, Conversation, conversations};
@@ -72,6 +72,45 @@ fn transaction_pooling_without_annotation() {
     );
     compare(proxy.address(), "without annotation");
 }
+
+#[test]
+fn transaction_pooling_with_another_client_between_all_messages() {
+    let proxy = Proxy::in_front_of(server(), "[pool]\nmode = \"transaction\"\nsize = 2\n");
+    let (mut other, _) = log_in(proxy.address(), &[("user", "app"), ("database", "app")]);
+    let mut interferes = || {
+        for text in INTERFERING_QUERIES {
+            other.send(messages::query(text)).receive_reply();
+        }
+        for name in INTERFERING_NAMES {
+            other.send_all([
+                messages::close_statement(name),
+                messages::parse(name, "SELECT 'other' AS others"),
+                messages::bind("", name, &[]),
+                messages::execute("", 0),
+                messages::sync(),
+            ]);
+            let reply = other.receive_reply();
+            assert!(
+                reply.iter().any(|message| message.tag() == b'D'),
+                "{reply:?}"
+            );
+        }
+    };
+    let what = "with another client between";
+    compare_beside(proxy.address(), what, false, &mut interferes);
+}
+
+/// What another client does that nobody else may notice.
+const INTERFERING_QUERIES: &[&str] = &[
+    "SET search_path = nowhere; SET DateStyle = 'German'; SET extra_float_digits = 0; SET bytea_output = 'escape'",
+    "SET client_encoding = 'LATIN1'; SET TimeZone = 'Asia/Tokyo'; SET IntervalStyle = 'iso_8601'",
+    "SELECT set_config('statement_timeout', '1h', false), set_config('row_security', 'off', false)",
+    "BEGIN; SET LOCAL standard_conforming_strings = off; SELECT 1 / 0",
+    "ROLLBACK",
+];
+
+/// Names that conversations use, too.
+const INTERFERING_NAMES: &[&str] = &["", "s", "p", "a", "b", "one", "two"];
 
 #[test]
 fn the_login_reports_the_same_parameters() {
@@ -164,10 +203,19 @@ fn compare_through(mode: &str, format: &str, placement: &str) {
 }
 
 fn compare(address: SocketAddr, what: &str) {
+    compare_beside(address, what, true, &mut || {});
+}
+
+/// pg_prepared_statements shows what others have prepared on a server, too.
+const SHOWS_SERVERS: [&str; 1] = ["what is prepared"];
+
+/// The same while something else goes on between the steps.
+fn compare_beside(address: SocketAddr, what: &str, is_alone: bool, between: &mut dyn FnMut()) {
     let differences: Vec<String> = conversations()
         .iter()
         .zip(postgres_says())
-        .filter_map(|(conversation, expected)| difference(conversation, address, expected))
+        .filter(|(conversation, _)| is_alone || !SHOWS_SERVERS.contains(&conversation.name))
+        .filter_map(|(conversation, expected)| difference(conversation, address, expected, between))
         .collect();
     assert!(
         differences.is_empty(),
@@ -182,13 +230,15 @@ fn difference(
     conversation: &Conversation,
     address: SocketAddr,
     expected: &[Message],
+    between: &mut dyn FnMut(),
 ) -> Option<String> {
     /// Who listens hears whoever notifies in the same database: one at a time.
     static NOTIFYING: Mutex<()> = Mutex::new(());
     let name = conversation.name;
     let _one_at_a_time = (name.contains("notif") || name.contains("listen"))
         .then(|| NOTIFYING.lock().unwrap_or_else(PoisonError::into_inner));
-    let Ok(actual) = catch_unwind(|| transcript(conversation, address)) else {
+    let said = AssertUnwindSafe(|| transcript(conversation, address, between));
+    let Ok(actual) = catch_unwind(said) else {
         let count = expected.len();
         return Some(format!(
             "{name}: it broke off (see above), where PostgreSQL sent {count} messages"
@@ -225,13 +275,17 @@ fn postgres_says() -> &'static [Vec<Message>] {
         let transcripts = conversations();
         transcripts
             .iter()
-            .map(|conversation| transcript(conversation, direct()))
+            .map(|conversation| transcript(conversation, direct(), &mut || {}))
             .collect()
     })
 }
 
 /// All that came back, without what must differ.
-fn transcript(conversation: &Conversation, address: SocketAddr) -> Vec<Message> {
+fn transcript(
+    conversation: &Conversation,
+    address: SocketAddr,
+    between: &mut dyn FnMut(),
+) -> Vec<Message> {
     let parameters = [
         ("user", "app"),
         ("database", "app"),
@@ -260,6 +314,7 @@ fn transcript(conversation: &Conversation, address: SocketAddr) -> Vec<Message> 
             Awaited::Nothing => {}
         }
         let _ = writing.join();
+        between();
     }
     received.into_iter().map(masked).collect()
 }
