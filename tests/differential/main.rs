@@ -24,7 +24,7 @@ use std::{env, fs, thread};
 use pgspan::dev::postgres::Settings;
 use serde_json::Value;
 
-use replay::{Exchanged, Protocol, Route, replay, replay_queries};
+use replay::{Exchanged, Other, Protocol, Route, replay, replay_queries};
 use support::TRACEPARENT;
 use support::messages::Message;
 use support::postgres::{Binaries, Postgres, shared, started};
@@ -121,9 +121,11 @@ struct Way {
     placement: &'static str,
     /// More keys of `[annotation]`.
     more: &'static str,
-    /// Views that show what those keys do, by their names.
+    /// Views that show what those keys do, by their names; statistics that a server tells late, where the next query is another's.
     shown_in: &'static [&'static str],
     protocol: Protocol,
+    /// Another client uses the same servers in between.
+    is_shared: bool,
 }
 
 const WAYS: &[Way] = &[
@@ -134,6 +136,7 @@ const WAYS: &[Way] = &[
         more: "",
         shown_in: &[],
         protocol: Protocol::Simple,
+        is_shared: false,
     },
     Way {
         mode: "session",
@@ -142,6 +145,7 @@ const WAYS: &[Way] = &[
         more: "",
         shown_in: &[],
         protocol: Protocol::Simple,
+        is_shared: false,
     },
     Way {
         mode: "transaction",
@@ -150,6 +154,7 @@ const WAYS: &[Way] = &[
         more: "",
         shown_in: &[],
         protocol: Protocol::Simple,
+        is_shared: false,
     },
     Way {
         mode: "session",
@@ -158,6 +163,7 @@ const WAYS: &[Way] = &[
         more: "",
         shown_in: &[],
         protocol: Protocol::Joined(3),
+        is_shared: false,
     },
     Way {
         mode: "session",
@@ -166,6 +172,7 @@ const WAYS: &[Way] = &[
         more: "",
         shown_in: &[],
         protocol: Protocol::Extended,
+        is_shared: false,
     },
     Way {
         mode: "transaction",
@@ -174,6 +181,25 @@ const WAYS: &[Way] = &[
         more: "unnamed_parse = true\nprepared = \"application_name\"\n",
         shown_in: &["pg_cursors", "pg_prepared_statements"],
         protocol: Protocol::Extended,
+        is_shared: false,
+    },
+    Way {
+        mode: "transaction",
+        format: "sqlcommenter",
+        placement: "suffix",
+        more: "",
+        shown_in: &["prevstats"],
+        protocol: Protocol::Simple,
+        is_shared: true,
+    },
+    Way {
+        mode: "transaction",
+        format: "sqlcommenter",
+        placement: "suffix",
+        more: "",
+        shown_in: &["prevstats"],
+        protocol: Protocol::Extended,
+        is_shared: true,
     },
 ];
 
@@ -202,6 +228,7 @@ fn compare(what: &str, server: &Server, run: impl Fn(&Route) -> Vec<Exchanged> +
             placement,
             more,
             shown_in,
+            is_shared,
             ..
         } in ways
         {
@@ -211,11 +238,18 @@ fn compare(what: &str, server: &Server, run: impl Fn(&Route) -> Vec<Exchanged> +
                 _ => "",
             };
             let options = more.replace('\n', " ");
-            let way = format!("{mode} pooling, {format} {placement} {options}, {protocol:?}");
+            let beside = if *is_shared {
+                "beside another client, "
+            } else {
+                ""
+            };
+            let way =
+                format!("{mode} pooling, {beside}{format} {placement} {options}, {protocol:?}");
             let config = format!(
                 "[pool]\nmode = \"{mode}\"\nsize = 3\n{lifetime}[annotation]\nformat = \"{format}\"\nplacement = \"{placement}\"\n{more}"
             );
-            let (proxied, annotated) = through_the_proxy(server, protocol, &config, &run);
+            let (proxied, annotated) =
+                through_the_proxy(server, protocol, *is_shared, &config, &run);
             let Report {
                 volatile,
                 differences,
@@ -257,6 +291,7 @@ fn directly(
         database: place.database.as_str().into(),
         parameters: Vec::new(),
         protocol,
+        other: None,
     })
 }
 
@@ -264,6 +299,7 @@ fn directly(
 fn through_the_proxy(
     server: &Server,
     protocol: Protocol,
+    is_shared: bool,
     config: &str,
     run: &impl Fn(&Route) -> Vec<Exchanged>,
 ) -> (Vec<Exchanged>, u64) {
@@ -280,6 +316,7 @@ fn through_the_proxy(
             ("pgspan.tags".to_owned(), tags.to_owned()),
         ],
         protocol,
+        other: is_shared.then(|| Other::new(proxy.address(), &place.database)),
     });
     let (_, metrics) = proxy.http("/metrics").unwrap();
     let annotated = metrics

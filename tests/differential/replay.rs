@@ -1,5 +1,6 @@
 //! Sends statements to one address over the raw protocol, and keeps every message that comes back.
 
+use std::cell::RefCell;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -8,13 +9,54 @@ use crate::support::messages::{self, Message};
 use crate::support::wire::Wire;
 
 /// Where statements go, and how.
-#[derive(Clone, Debug)]
 pub(crate) struct Route {
     pub(crate) address: SocketAddr,
     pub(crate) database: String,
     /// More startup parameters.
     pub(crate) parameters: Vec<(String, String)>,
     pub(crate) protocol: Protocol,
+    /// Another client that uses the same servers in between.
+    pub(crate) other: Option<Other>,
+}
+
+/// A client that sets and prepares what nobody else may notice.
+pub(crate) struct Other(RefCell<Wire>);
+
+impl Other {
+    pub(crate) fn new(address: SocketAddr, database: &str) -> Self {
+        let mut wire = Wire::connect(address);
+        wire.send(messages::startup(&[
+            ("user", "postgres"),
+            ("database", database),
+        ]));
+        wire.receive_reply();
+        Self(RefCell::new(wire))
+    }
+
+    fn interfere(&self) {
+        const QUERIES: [&str; 3] = [
+            "SET search_path = nowhere; SET DateStyle = 'German'; SET extra_float_digits = -3; SET TimeZone = 'Asia/Tokyo'",
+            "SELECT set_config('work_mem', '64kB', false), set_config('enable_seqscan', 'off', false)",
+            "BEGIN; SET LOCAL standard_conforming_strings = off; SELECT 1 / 0",
+        ];
+        let mut wire = self.0.borrow_mut();
+        for text in QUERIES {
+            wire.send(messages::query(text)).receive_reply();
+        }
+        wire.send_all([
+            messages::query("ROLLBACK"),
+            messages::parse("", "SELECT 'other'"),
+            messages::bind("", "", &[]),
+            messages::execute("", 0),
+            messages::sync(),
+        ]);
+        wire.receive_reply();
+        let reply = wire.receive_reply();
+        assert!(
+            reply.iter().any(|message| message.tag() == b'D'),
+            "{reply:?}"
+        );
+    }
 }
 
 /// How statements are sent.
@@ -154,10 +196,14 @@ impl<'a> Session<'a> {
                         wire.send_if_open(messages::sync());
                     }
                 }
-                b'Z' => return received,
+                b'Z' => break,
                 _ => {}
             }
         }
+        if let Some(other) = &route.other {
+            other.interfere();
+        }
+        received
     }
 
     fn leave(&mut self) {
