@@ -5,7 +5,8 @@
 
 use crate::config::choices::PreparedChannel;
 use crate::protocol::encode;
-use crate::session::exchange::{Delivery, Exchange, OutstandingRequest, RequestKind};
+use crate::session::exchange::Exchange;
+use crate::session::outstanding::{Delivery, OutstandingRequest, RequestKind};
 use crate::trace_context::TraceContext;
 
 /// What a server was told.

@@ -27,7 +27,7 @@ use crate::protocol::frame::FrameHeader;
 use crate::protocol::outbound::Outbound;
 use crate::session::annotator::AnnotationPolicy;
 use crate::session::client_session::ClientSession;
-use crate::session::exchange::Received;
+use crate::session::outstanding::Received;
 use crate::session::parameters::ParameterSet;
 use crate::session::query_record::{Outcome, QueryKind, QueueCause};
 use crate::session::replies::Replies;

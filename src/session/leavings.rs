@@ -3,8 +3,8 @@
 use crate::config::choices::SessionState;
 use crate::protocol::encode;
 use crate::session::alteration::{Alteration, COUNT_BELONGINGS, Trace};
-use crate::session::exchange::Delivery;
 use crate::session::meaning;
+use crate::session::outstanding::Delivery;
 
 /// What is left there.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ use crate::protocol::frame::FrameHeader;
 use crate::protocol::outbound::Outbound;
 use crate::session::announcement::Reported;
 use crate::session::client_session::ClientSession;
-use crate::session::exchange::{Delivery, Effect, RequestKind};
+use crate::session::outstanding::{Delivery, Effect, RequestKind};
 use crate::session::parameters::ParameterSet;
 use crate::session::position_map::PositionMap;
 use crate::session::server_session::ServerSession;

@@ -19,10 +19,10 @@ use crate::protocol::frontend::FrontendTag;
 use crate::protocol::outbound::Outbound;
 use crate::session::annotator::{AnnotationPolicy, Annotator, QueryPlan, Stray, Verdict};
 use crate::session::client_session::ClientSession;
-use crate::session::exchange::{
+use crate::session::local_statements::may_be_command;
+use crate::session::outstanding::{
     Delivery, Effect, LocalReply, OutstandingRequest, QueryInFlight, Received, RequestKind,
 };
-use crate::session::local_statements::may_be_command;
 use crate::session::position_map::PositionMap;
 use crate::session::query_record::QueryKind;
 use crate::session::server_session::ServerSession;
@@ -483,9 +483,9 @@ impl<'a> Requests<'a> {
             self.bench.tally.unrecognised += u64::from(stray == Stray::Unrecognised);
         }
         let text = match plan {
-            Some(_) => server.exchange.keep_text(text),
+            Some(_) => server.exchange.texts.keep(text),
             // Too long to wait for all of it.
-            None => server.exchange.keep_beginning(text),
+            None => server.exchange.texts.keep_beginning(text),
         };
         let mut query = QueryInFlight::new(QueryKind::Simple, text, self.received, self.now);
         match plan {
@@ -599,7 +599,7 @@ impl<'a> Requests<'a> {
         if let Some(oid) = arrived.body.first_chunk() {
             server.on_function_call(u32::from_be_bytes(*oid), self.client.session_state);
         }
-        let text = server.exchange.keep_text(b"");
+        let text = server.exchange.texts.keep(b"");
         let mut query = QueryInFlight::new(QueryKind::FunctionCall, text, self.received, self.now);
         query.set_context(self.client.trace.context());
         self.client.trace.on_request_sent();

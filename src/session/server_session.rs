@@ -11,13 +11,14 @@ use crate::protocol::encode;
 use crate::protocol::startup::Parameter;
 use crate::session::alteration::{Alteration, contains_word};
 use crate::session::announcement::Announcement;
-use crate::session::exchange::{
-    Effect, Exchange, KeptText, OutstandingRequest, Received, RequestKind,
-};
+use crate::session::exchange::Exchange;
+use crate::session::kept_texts::{KeptText, kept_of};
 use crate::session::leavings::Leavings;
 use crate::session::meaning;
+use crate::session::outstanding::{Effect, OutstandingRequest, Received, RequestKind};
 use crate::session::parameters::{self, ParameterSet, is_parameter_name};
 use crate::session::position_map::PositionMap;
+use crate::session::query_record::TEXT_LIMIT;
 use crate::session::statements::{ServerStatements, Statement};
 use crate::session::stray;
 use crate::session::words::from_first_word;
@@ -190,14 +191,14 @@ impl ServerSession {
         };
         match source {
             Some(PortalSource::Unnamed) => {
-                let mut text = self.exchange.keep_text(&self.unnamed.text);
+                let mut text = self.exchange.texts.keep(&self.unnamed.text);
                 text.is_whole &= self.unnamed.is_whole;
                 (text, self.unnamed.trace.clone())
             }
             Some(PortalSource::Named(statement)) => {
-                (self.exchange.keep_text(statement.text()), None)
+                (self.exchange.texts.keep(statement.text()), None)
             }
-            None => (self.exchange.keep_beginning(b""), None),
+            None => (self.exchange.texts.keep_beginning(b""), None),
         }
     }
 
@@ -238,8 +239,8 @@ impl ServerSession {
         trace: Option<(Arc<TraceContext>, ContextState)>,
     ) {
         self.unnamed.text.clear();
-        self.unnamed.text.shrink_to(Exchange::TEXT_LIMIT);
-        let (kept, is_whole) = Exchange::kept_of(text);
+        self.unnamed.text.shrink_to(TEXT_LIMIT);
+        let (kept, is_whole) = kept_of(text);
         self.unnamed.text.extend_from_slice(kept);
         self.unnamed.is_whole = is_whole;
         self.unnamed.trace = trace;

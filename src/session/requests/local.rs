@@ -17,11 +17,11 @@ use crate::protocol::frame::{FrameHeader, split_cstr};
 use crate::protocol::frontend::{Bind, FrontendTag, Parse, Target};
 use crate::protocol::outbound::Outbound;
 use crate::session::client_session::ClientSession;
-use crate::session::exchange::{Delivery, Effect, OutstandingRequest, RequestKind};
 use crate::session::local_statements::{
     BoundValue, Formats, LocalPortal, LocalStatement, LocalStatements, is_field_name,
     is_told_when_bound,
 };
+use crate::session::outstanding::{Delivery, Effect, OutstandingRequest, RequestKind};
 use crate::session::server_session::ServerSession;
 use crate::session::trace_command::{Block, TraceCommand};
 use crate::session::transaction_command::TransactionCommand;

@@ -13,8 +13,10 @@ use crate::protocol::frontend::{Bind, Parse, Target};
 use crate::protocol::outbound::Outbound;
 use crate::session::annotator::Verdict;
 use crate::session::client_session::ClientSession;
-use crate::session::exchange::{Effect, OutstandingRequest, QueryInFlight, Received, RequestKind};
 use crate::session::meaning::Meaning;
+use crate::session::outstanding::{
+    Effect, OutstandingRequest, QueryInFlight, Received, RequestKind,
+};
 use crate::session::query_record::QueryKind;
 use crate::session::server_session::{PortalSource, ServerSession};
 use crate::session::statements::{Statement, UnnamedStatement};
@@ -661,7 +663,7 @@ pub(super) fn parse_in_flight(
     received: Received,
     now: Instant,
 ) -> QueryInFlight {
-    let text = server.exchange.keep_text(parse.text());
+    let text = server.exchange.texts.keep(parse.text());
     let mut query = QueryInFlight::new(QueryKind::Execute, text, received, now);
     query.set_context(client.trace.context());
     query

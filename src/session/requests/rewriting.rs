@@ -9,7 +9,7 @@ use crate::protocol::frame::FrameHeader;
 use crate::protocol::frontend::Parse;
 use crate::protocol::outbound::Outbound;
 use crate::session::annotator::QueryPlan;
-use crate::session::exchange::{Effect, OutstandingRequest, RequestKind};
+use crate::session::outstanding::{Effect, OutstandingRequest, RequestKind};
 use crate::session::server_session::ServerSession;
 use crate::session::statements::Statement;
 use crate::session::tally::Tally;

@@ -15,7 +15,7 @@ use crate::protocol::frontend::Parse;
 use crate::protocol::outbound::Outbound;
 use crate::session::annotator::{QueryPlan, Surroundings};
 use crate::session::client_session::ClientSession;
-use crate::session::exchange::{Delivery, Effect, OutstandingRequest, RequestKind};
+use crate::session::outstanding::{Delivery, Effect, OutstandingRequest, RequestKind};
 use crate::session::position_map::{CharacterEdit, PositionMap};
 use crate::session::server_session::ServerSession;
 use crate::session::statements::Statement;

@@ -7,7 +7,7 @@ use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::forwarder::Disposition;
 use crate::protocol::outbound::Outbound;
-use crate::session::exchange::{Delivery, Effect, OutstandingRequest, RequestKind};
+use crate::session::outstanding::{Delivery, Effect, OutstandingRequest, RequestKind};
 use crate::session::reset_command::{self, Again};
 
 /// The statement and the portal that set parameters again within a group of the client's.
