@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::Link;
@@ -11,10 +12,12 @@ use crate::cancel;
 use crate::config::choices::{PoolMode, SessionState};
 use crate::net::timer;
 use crate::protocol::backend::TransactionStatus;
+use crate::protocol::encode;
 use crate::protocol::error_response::{ErrorResponse, SqlState};
 use crate::protocol::outbound::Outbound;
 use crate::server::ServerConnection;
 use crate::server_pool::{Refusal, lost_server};
+use crate::session::outstanding::{Effect, OutstandingRequest, RequestKind};
 use crate::session::replies::Replies;
 use crate::session::time_limits::TimeLimit;
 use crate::session::violation::Violation;
@@ -118,9 +121,6 @@ impl Link {
         matches!(parting, Parting::Left | Parting::ClientLost(_))
             && !self.session.is_replication
             && !exchange.is_releasable()
-            && !exchange.copies_in()
-            && !exchange.awaits_sync()
-            && !exchange.skips_to_sync()
             && server.lane.is_drained()
             && !self.requests.is_mid_message()
     }
@@ -152,9 +152,20 @@ impl Link {
     async fn come_to_rest(&mut self, server: &mut ServerConnection) -> bool {
         server.lane.socket.on_new_reader();
         let mut buffer = vec![0; CLEARING_READ];
-        while !server.session.exchange.is_idle() {
-            let read = poll_fn(|cx| server.lane.socket.poll_read(cx, &mut buffer)).await;
-            let Ok(len @ 1..) = read else {
+        loop {
+            if end_what_is_begun(server).is_err() {
+                return false;
+            }
+            if server.session.exchange.is_quiet() {
+                break;
+            }
+            let read = poll_fn(|cx| {
+                if let Poll::Ready(Err(error)) = server.lane.poll_drain(cx) {
+                    return Poll::Ready(Err(error));
+                }
+                server.lane.socket.poll_read(cx, &mut buffer)
+            });
+            let Ok(len @ 1..) = read.await else {
                 return false;
             };
             let now = self.shard.now();
@@ -169,7 +180,7 @@ impl Link {
                 return false;
             }
         }
-        if !server.session.exchange.is_quiet() || !server.replies.is_at_boundary() {
+        if !server.replies.is_at_boundary() {
             return false;
         }
         if server.session.exchange.status() != TransactionStatus::Idle {
@@ -245,6 +256,36 @@ impl Link {
                 );
             });
     }
+}
+
+/// Sends what ends a COPY whose data will not come, or a group whose Sync will not. As on a connection that ends, what the group has
+/// done is undone.
+fn end_what_is_begun(server: &mut ServerConnection) -> io::Result<()> {
+    let exchange = &mut server.session.exchange;
+    let withheld = |kind| OutstandingRequest::withheld(kind, Effect::None);
+    let mut out = Outbound::new();
+    if exchange.copies_in() {
+        out.write(|out| encode::copy_fail(out, b"the client has left"));
+        exchange.on_request(withheld(RequestKind::CopyEnd));
+    } else if exchange.skips_to_sync() {
+        out.write(encode::sync);
+        exchange.on_request(withheld(RequestKind::Sync));
+    } else if exchange.awaits_sync() {
+        out.write(|out| {
+            encode::parse(out, b"", b"ROLLBACK", &[]);
+            encode::bind_nothing_and_execute(out);
+            encode::sync(out);
+        });
+        for kind in [
+            RequestKind::Parse,
+            RequestKind::Bind,
+            RequestKind::Execute,
+            RequestKind::Sync,
+        ] {
+            exchange.on_request(withheld(kind));
+        }
+    }
+    server.lane.send(&mut out, &[])
 }
 
 /// A link that ends without having parted, in a panic, must not take a place in the pool with it.

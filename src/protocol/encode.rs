@@ -244,6 +244,17 @@ pub fn bind_and_execute(out: &mut Vec<u8>, parameter: &[u8]) {
     message(out, b'E', |body| body.extend_from_slice(&[0; 5]));
 }
 
+/// Bind of the unnamed statement, which takes no parameters, and Execute of all its rows.
+pub fn bind_nothing_and_execute(out: &mut Vec<u8>) {
+    message(out, b'B', |body| body.extend_from_slice(&[0; 8]));
+    message(out, b'E', |body| body.extend_from_slice(&[0; 5]));
+}
+
+/// CopyFail: data that were asked for will not come, for this reason.
+pub fn copy_fail(out: &mut Vec<u8>, reason: &[u8]) {
+    message(out, b'f', |body| c_string(body, reason));
+}
+
 /// Close of a prepared statement.
 pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     message(out, b'C', |body| {

@@ -2,8 +2,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::support::messages::{
+    Message, bind, copy_data, execute, flush, parse, query, startup, sync,
+};
 use crate::support::postgres::shared;
 use crate::support::proxy::Proxy;
+use crate::support::wire::Wire;
 use crate::{connect, connect_with, value};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -307,4 +311,84 @@ async fn who_waits_for_room_is_not_starved_by_clients_that_never_let_a_server_re
         client.await.unwrap();
     }
     assert!(proxy.metric("pgspan_servers_closed_total", &["evicted", "user=\"app\""]) >= 1.0);
+}
+
+#[test]
+fn what_a_client_had_begun_when_it_left_is_undone_and_its_server_serves_the_next() {
+    let proxy = Proxy::in_front_of(shared(), "[pool]\nsize = 1\n");
+    shared()
+        .psql(
+            "app",
+            "CREATE TABLE begun (a int); GRANT ALL ON begun TO app",
+        )
+        .unwrap();
+    let log_in = || {
+        let mut wire = Wire::connect(proxy.address());
+        wire.send(startup(&[("user", "app"), ("database", "app")]));
+        wire.receive_reply();
+        wire
+    };
+    let asked = |sql: &str| {
+        let reply = log_in().send(query(sql)).receive_reply();
+        let row = reply
+            .into_iter()
+            .find(|message| message.tag() == b'D')
+            .unwrap();
+        String::from_utf8_lossy(&row.body()[6..]).into_owned()
+    };
+    let server = asked("SELECT pg_backend_pid()");
+    let run = |sql| [parse("", sql), bind("", "", &[]), execute("", 0)];
+    let insert = "INSERT INTO begun VALUES (1)";
+    let copy = "COPY begun FROM STDIN";
+    // What is sent, and what it is left behind.
+    let ways: Vec<(Vec<Message>, u8)> = vec![
+        (vec![query(copy), copy_data(b"1\n")], b'G'),
+        (
+            vec![
+                query("BEGIN"),
+                query(insert),
+                query(copy),
+                copy_data(b"1\n"),
+            ],
+            b'G',
+        ),
+        (run(copy).into_iter().chain([flush()]).collect(), b'G'),
+        (
+            run(copy)
+                .into_iter()
+                .chain([sync(), copy_data(b"1\n")])
+                .collect(),
+            b'G',
+        ),
+        (run(insert).into_iter().chain([flush()]).collect(), b'C'),
+        (
+            run(insert)
+                .into_iter()
+                .chain(run("SELECT 1 / 0"))
+                .chain([flush()])
+                .collect(),
+            b'E',
+        ),
+        (
+            run("BEGIN")
+                .into_iter()
+                .chain(run(insert))
+                .chain([flush()])
+                .collect(),
+            b'2',
+        ),
+        (
+            vec![query("BEGIN"), query(insert), query("SELECT 1 / 0")],
+            b'E',
+        ),
+    ];
+    for (sent, last) in ways {
+        let mut client = log_in();
+        let what = format!("{sent:?}");
+        client.send_all(sent);
+        while client.receive().tag() != last {}
+        drop(client);
+        assert_eq!(asked("SELECT count(*) FROM begun"), "0", "{what}");
+        assert_eq!(asked("SELECT pg_backend_pid()"), server, "{what}");
+    }
 }

@@ -8,6 +8,7 @@ mod support;
 
 mod conversations;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, Once, OnceLock, PoisonError};
@@ -111,6 +112,55 @@ const INTERFERING_QUERIES: &[&str] = &[
 
 /// Names that conversations use, too.
 const INTERFERING_NAMES: &[&str] = &["", "s", "p", "a", "b", "one", "two"];
+
+#[test]
+fn whoever_breaks_off_anywhere_leaves_nothing_to_the_next_one() {
+    /// What another one would notice: settings, locks, temporary objects, cursors, statements, listeners, an open transaction.
+    const STATE: &str = "SELECT (SELECT string_agg(name || '=' || setting, ',') FROM pg_settings WHERE setting <> reset_val), \
+        (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), \
+        (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()), \
+        (SELECT count(*) FROM pg_cursors), (SELECT count(*) FROM pg_prepared_statements WHERE from_sql), \
+        (SELECT count(*) FROM pg_listening_channels()), now() = statement_timestamp()";
+    let proxy = Proxy::in_front_of(server(), "[pool]\nmode = \"transaction\"\nsize = 1\n");
+    let state = || {
+        let (mut wire, _) = log_in(proxy.address(), &[("user", "app"), ("database", "app")]);
+        let mut reply = wire.send(messages::query(STATE)).receive_reply();
+        wire.send(messages::terminate());
+        reply.retain(|message| message.tag() != b'S');
+        reply
+    };
+    let clean = state();
+    assert_eq!(clean.len(), 4, "{clean:?}");
+    let mut cuts = 0;
+    for conversation in conversations() {
+        let sent: Vec<Message> = conversation
+            .steps
+            .into_iter()
+            .flat_map(|(sent, _)| sent)
+            .collect();
+        for (cut, message) in sent.iter().enumerate().take(MOST_CUTS) {
+            let name = conversation.name;
+            for part in [0, message.0.len() / 2] {
+                let (wire, _) = log_in(proxy.address(), &[("user", "app"), ("database", "app")]);
+                let mut begun: Vec<u8> = sent[..cut].iter().flat_map(|it| it.0.clone()).collect();
+                begun.extend_from_slice(&message.0[..part]);
+                // It may be sent away before it has said all.
+                let _ = wire.stream().write_all(&begun);
+                drop(wire);
+                assert_eq!(
+                    state(),
+                    clean,
+                    "{name}, behind {cut} messages and {part} bytes"
+                );
+                cuts += 1;
+            }
+        }
+    }
+    println!("{cuts} cuts");
+}
+
+/// Of a conversation, those behind its first messages.
+const MOST_CUTS: usize = 12;
 
 #[test]
 fn the_login_reports_the_same_parameters() {
