@@ -138,47 +138,72 @@ fn a_server_that_dies_between_two_rows_is() {
 
 #[test]
 fn a_server_that_a_client_leaves_in_a_mess_is_closed() {
-    type Mess = fn(&mut ScriptedClient, &mut ServerWire);
-    let messes: [Mess; 3] = [
-        // Half a message.
-        |client, _| {
-            client.send_bytes(&bind("", "", &[Some(&"x".repeat(5000))]).0[..3000]);
-        },
-        // COPY data are awaited.
-        |client, server| {
-            client.send(query("COPY t FROM STDIN"));
-            server.expect(query("COPY t FROM STDIN"));
-            server.send(copy_in_response());
-            client.expect(copy_in_response());
-            client.send(copy_data(b"one"));
-            server.expect(copy_data(b"one"));
-        },
-        // A group without its Sync.
-        |client, server| {
-            client.send_all([parse("", "SELECT 1"), flush()]);
-            server.expect_all([parse("", "SELECT 1"), flush()]);
-            server.send(parse_complete());
-            client.expect(parse_complete());
-        },
-    ];
     let script = ScriptedServer::start();
     let proxy = proxy_before(&script, "[pool]\nsize = 1\n");
     let mut ann = ScriptedClient::connect(proxy.address());
     let mut server = script.connection();
-    for mess in messes {
-        begins(&mut ann, &mut server);
-        mess(&mut ann, &mut server);
-        drop(ann);
-        let _ = server.stream().read_to_end(&mut Vec::new());
-        // The pool has room for one server: the next client gets a new one.
-        let mut bob = ScriptedClient::connect(proxy.address());
-        bob.send(query("SELECT 'bob'"));
-        server = script.connection();
-        server.expect(query("SELECT 'bob'"));
-        server.send_all(one_row("bob"));
-        bob.expect_all(one_row("bob"));
-        ann = bob;
-    }
+    begins(&mut ann, &mut server);
+    // Half a message.
+    ann.send_bytes(&bind("", "", &[Some(&"x".repeat(5000))]).0[..3000]);
+    drop(ann);
+    let _ = server.stream().read_to_end(&mut Vec::new());
+    // The pool has room for one server: the next client gets a new one.
+    let mut bob = ScriptedClient::connect(proxy.address());
+    bob.send(query("SELECT 'bob'"));
+    server = script.connection();
+    server.expect(query("SELECT 'bob'"));
+    server.send_all(one_row("bob"));
+    bob.expect_all(one_row("bob"));
+}
+
+#[test]
+fn what_a_client_has_begun_is_ended_and_its_server_serves_the_next() {
+    let script = ScriptedServer::start();
+    let proxy = proxy_before(&script, "[pool]\nsize = 1\n");
+    let mut ann = ScriptedClient::connect(proxy.address());
+    let mut server = script.connection();
+    // COPY data are awaited.
+    begins(&mut ann, &mut server);
+    ann.send(query("COPY t FROM STDIN"));
+    server.expect(query("COPY t FROM STDIN"));
+    server.send(copy_in_response());
+    ann.expect(copy_in_response()).send(copy_data(b"one"));
+    server.expect(copy_data(b"one"));
+    drop(ann);
+    server.expect(copy_fail("the client has left"));
+    server.send_all([error("57014", "COPY from stdin failed"), ready(b'E')]);
+    server.expect(query("ROLLBACK"));
+    server.send_all([command_complete("ROLLBACK"), ready(b'I')]);
+    // A group is without its Sync.
+    let mut bob = ScriptedClient::connect(proxy.address());
+    bob.send_all([parse("", "SELECT 1"), flush()]);
+    server.expect_all([parse("", "SELECT 1"), flush()]);
+    server.send(parse_complete());
+    bob.expect(parse_complete());
+    drop(bob);
+    server.expect_all([
+        parse("", "ROLLBACK"),
+        bind("", "", &[]),
+        execute("", 0),
+        sync(),
+    ]);
+    server.send_all([
+        parse_complete(),
+        bind_complete(),
+        command_complete("ROLLBACK"),
+        ready(b'I'),
+    ]);
+    // One has failed already.
+    let mut cyd = ScriptedClient::connect(proxy.address());
+    cyd.send_all([parse("", "nonsense"), flush()]);
+    server.expect_all([parse("", "nonsense"), flush()]);
+    server.send(error("42601", "syntax error"));
+    assert_eq!(cyd.receive(), error("42601", "syntax error"));
+    drop(cyd);
+    server.expect(sync()).send(ready(b'I'));
+    let mut dan = ScriptedClient::connect(proxy.address());
+    asks(&mut dan, &mut server, "SELECT 'dan'");
+    assert!(script.has_no_further_connection());
 }
 
 #[test]
