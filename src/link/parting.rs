@@ -121,6 +121,7 @@ impl Link {
         matches!(parting, Parting::Left | Parting::ClientLost(_))
             && !self.session.is_replication
             && !exchange.is_releasable()
+            && !exchange.has_doubtful_syncs()
             && server.lane.is_drained()
             && !self.requests.is_mid_message()
     }
@@ -152,8 +153,9 @@ impl Link {
     async fn come_to_rest(&mut self, server: &mut ServerConnection) -> bool {
         server.lane.socket.on_new_reader();
         let mut buffer = vec![0; CLEARING_READ];
+        let mut has_flushed = false;
         loop {
-            if end_what_is_begun(server).is_err() {
+            if end_what_is_begun(server, &mut has_flushed).is_err() {
                 return false;
             }
             if server.session.exchange.is_quiet() {
@@ -176,7 +178,9 @@ impl Link {
                 .advance(input, &mut judge, &mut Outbound::new());
             let is_fatal = judge.fatal().is_some();
             self.pool.take_news(server);
-            if advanced.is_err() || is_fatal {
+            // How often the server will say that it is ready must be certain.
+            let is_doubtful = server.session.exchange.has_doubtful_syncs();
+            if advanced.is_err() || is_fatal || is_doubtful {
                 return false;
             }
         }
@@ -259,8 +263,8 @@ impl Link {
 }
 
 /// Sends what ends a COPY whose data will not come, or a group whose Sync will not. As on a connection that ends, what the group has
-/// done is undone.
-fn end_what_is_begun(server: &mut ServerConnection) -> io::Result<()> {
+/// done is undone. While replies are outstanding, a COPY may be among them: nothing is sent that it would take for its data.
+fn end_what_is_begun(server: &mut ServerConnection, has_flushed: &mut bool) -> io::Result<()> {
     let exchange = &mut server.session.exchange;
     let withheld = |kind| OutstandingRequest::withheld(kind, Effect::None);
     let mut out = Outbound::new();
@@ -270,6 +274,10 @@ fn end_what_is_begun(server: &mut ServerConnection) -> io::Result<()> {
     } else if exchange.skips_to_sync() {
         out.write(encode::sync);
         exchange.on_request(withheld(RequestKind::Sync));
+    } else if exchange.awaits_sync() && !exchange.is_idle() {
+        if !std::mem::replace(has_flushed, true) {
+            out.write(encode::flush);
+        }
     } else if exchange.awaits_sync() {
         out.write(|out| {
             encode::parse(out, b"", b"ROLLBACK", &[]);

@@ -141,6 +141,11 @@ impl Exchange {
         self.awaits_sync
     }
 
+    /// Whether Syncs were sent that the server ignores, if it has come to the COPY that they stand in.
+    pub fn has_doubtful_syncs(&self) -> bool {
+        self.doubtful_syncs > 0
+    }
+
     /// Whether any reply is outstanding.
     pub fn is_idle(&self) -> bool {
         self.outstanding.is_empty()

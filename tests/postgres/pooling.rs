@@ -2,9 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::messages::{
-    Message, bind, copy_data, execute, flush, parse, query, startup, sync,
-};
+use crate::support::messages::{Message, bind, copy_data, execute, flush, parse, query, startup};
 use crate::support::postgres::shared;
 use crate::support::proxy::Proxy;
 use crate::support::wire::Wire;
@@ -353,13 +351,6 @@ fn what_a_client_had_begun_when_it_left_is_undone_and_its_server_serves_the_next
             b'G',
         ),
         (run(copy).into_iter().chain([flush()]).collect(), b'G'),
-        (
-            run(copy)
-                .into_iter()
-                .chain([sync(), copy_data(b"1\n")])
-                .collect(),
-            b'G',
-        ),
         (run(insert).into_iter().chain([flush()]).collect(), b'C'),
         (
             run(insert)

@@ -115,13 +115,23 @@ const INTERFERING_NAMES: &[&str] = &["", "s", "p", "a", "b", "one", "two"];
 
 #[test]
 fn whoever_breaks_off_anywhere_leaves_nothing_to_the_next_one() {
+    breaks_off("transaction");
+}
+
+#[test]
+fn whoever_breaks_off_a_session_anywhere_leaves_nothing_to_the_next_one() {
+    breaks_off("session");
+}
+
+fn breaks_off(mode: &str) {
     /// What another one would notice: settings, locks, temporary objects, cursors, statements, listeners, an open transaction.
     const STATE: &str = "SELECT (SELECT string_agg(name || '=' || setting, ',') FROM pg_settings WHERE setting <> reset_val), \
         (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), \
         (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()), \
         (SELECT count(*) FROM pg_cursors), (SELECT count(*) FROM pg_prepared_statements WHERE from_sql), \
         (SELECT count(*) FROM pg_listening_channels()), now() = statement_timestamp()";
-    let proxy = Proxy::in_front_of(server(), "[pool]\nmode = \"transaction\"\nsize = 1\n");
+    let config = format!("[pool]\nmode = \"{mode}\"\nsize = 1\n");
+    let proxy = Proxy::in_front_of(server(), &config);
     let state = || {
         let (mut wire, _) = log_in(proxy.address(), &[("user", "app"), ("database", "app")]);
         let mut reply = wire.send(messages::query(STATE)).receive_reply();
