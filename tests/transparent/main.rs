@@ -8,8 +8,8 @@ mod support;
 
 mod conversations;
 
-use std::io::Write as _;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, Once, OnceLock, PoisonError};
 
@@ -18,7 +18,7 @@ use support::messages::{Message, authentication_ok, field_of, startup};
 use support::postgres::{Postgres, shared};
 use support::proxy::Proxy;
 use support::wire::Wire;
-use support::{TRACEPARENT, messages};
+use support::{TRACEPARENT, eventually, messages};
 
 #[test]
 fn a_conversation_is_the_same_each_time() {
@@ -115,15 +115,36 @@ const INTERFERING_NAMES: &[&str] = &["", "s", "p", "a", "b", "one", "two"];
 
 #[test]
 fn whoever_breaks_off_anywhere_leaves_nothing_to_the_next_one() {
-    breaks_off("transaction");
+    breaks_off("transaction", "left", &mut drop);
 }
 
 #[test]
 fn whoever_breaks_off_a_session_anywhere_leaves_nothing_to_the_next_one() {
-    breaks_off("session");
+    breaks_off("session", "left", &mut drop);
 }
 
-fn breaks_off(mode: &str) {
+#[test]
+fn whoevers_server_is_killed_anywhere_leaves_nothing_to_the_next_one() {
+    const KILL: &str =
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'victim'";
+    let parameters = [("user", "postgres"), ("database", "app")];
+    let (mut killer, _) = log_in(direct(), &parameters);
+    breaks_off("transaction", "victim", &mut |victim| {
+        killer.send(messages::query(KILL)).receive_reply();
+        // Whoever has not been sent away leaves.
+        let _ = victim.stream().shutdown(Shutdown::Write);
+        let _ = victim.stream().read_to_end(&mut Vec::new());
+        // Whose server is on the point of ending may be told so, as on a direct connection.
+        let is_gone = || {
+            let reply = killer.send(messages::query(KILL)).receive_reply();
+            (!reply.iter().any(|message| message.tag() == b'D')).then_some(())
+        };
+        eventually(is_gone).unwrap();
+    });
+}
+
+/// Breaks all conversations off at all places, and ends them in this way.
+fn breaks_off(mode: &str, application: &str, ends: &mut dyn FnMut(Wire)) {
     /// What another one would notice: settings, locks, temporary objects, cursors, statements, listeners, an open transaction.
     const STATE: &str = "SELECT (SELECT string_agg(name || '=' || setting, ',') FROM pg_settings WHERE setting <> reset_val), \
         (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), \
@@ -141,6 +162,11 @@ fn breaks_off(mode: &str) {
     };
     let clean = state();
     assert_eq!(clean.len(), 4, "{clean:?}");
+    let parameters = [
+        ("user", "app"),
+        ("database", "app"),
+        ("application_name", application),
+    ];
     let mut cuts = 0;
     for conversation in conversations() {
         let sent: Vec<Message> = conversation
@@ -151,12 +177,12 @@ fn breaks_off(mode: &str) {
         for (cut, message) in sent.iter().enumerate().take(MOST_CUTS) {
             let name = conversation.name;
             for part in [0, message.0.len() / 2] {
-                let (wire, _) = log_in(proxy.address(), &[("user", "app"), ("database", "app")]);
+                let (wire, _) = log_in(proxy.address(), &parameters);
                 let mut begun: Vec<u8> = sent[..cut].iter().flat_map(|it| it.0.clone()).collect();
                 begun.extend_from_slice(&message.0[..part]);
                 // It may be sent away before it has said all.
                 let _ = wire.stream().write_all(&begun);
-                drop(wire);
+                ends(wire);
                 assert_eq!(
                     state(),
                     clean,
