@@ -160,17 +160,30 @@ impl Inquiries {
             return Ok(answer);
         }
         let line = self.line(&key.0);
-        let asking = ask_on(&line, inquiry, user, &self.process, clock);
+        let asking = async {
+            let kept = line.lock().await;
+            // Whoever was ahead may have asked about the same name.
+            if let Some(answer) = self.answers().get(&key, inquiry.cache_ttl, clock()) {
+                return Ok(Found::Meanwhile(answer));
+            }
+            ask_on(kept, inquiry, user, &self.process, clock).await
+        };
         let found = timer::timeout(2 * inquiry.timeout, asking)
             .await
             .unwrap_or(Err(InquiryError::Broken));
-        if let Ok((_, true)) = found {
+        if let Ok(Found::OnNewLine(_)) = found {
             self.look_after(&key.0, &line, clock);
         }
         self.let_go(&key.0, line, found.is_ok());
         let (is_known, password) = match found {
-            Ok((Some(FoundUser { password }), _)) => (true, password),
-            Ok((None, _)) => (false, None),
+            Ok(Found::Meanwhile(answer)) => {
+                queries.of(AuthQueryOutcome::Cached).increase();
+                return Ok(answer);
+            }
+            Ok(Found::OnLine(user) | Found::OnNewLine(user)) => match user {
+                Some(FoundUser { password }) => (true, password),
+                None => (false, None),
+            },
             Err(error) => {
                 queries.of(AuthQueryOutcome::Failed).increase();
                 return Err(error);
@@ -294,16 +307,24 @@ impl Answers {
     }
 }
 
-/// Waits for its turn, and asks. A connection that was kept may have broken meanwhile: then a new one is asked. The new one, to be
-/// looked after, comes back as true.
+/// What came of a question.
+enum Found {
+    /// Somebody else has asked it meanwhile.
+    Meanwhile(Answer),
+    /// The user, if there is one.
+    OnLine(Option<FoundUser>),
+    /// The same, on a connection that is to be looked after.
+    OnNewLine(Option<FoundUser>),
+}
+
+/// Asks. A connection that was kept may have broken meanwhile: then a new one is asked.
 async fn ask_on(
-    line: &Line,
+    mut kept: tokio::sync::MutexGuard<'_, Option<Open>>,
     inquiry: &Inquiry,
     user: &str,
     process: &Arc<ProcessMetrics>,
     clock: fn() -> Instant,
-) -> Result<(Option<FoundUser>, bool), InquiryError> {
-    let mut kept = line.lock().await;
+) -> Result<Found, InquiryError> {
     let usable = kept
         .take()
         .filter(|open| open.target == inquiry.target && clock() < open.used_at + IDLE);
@@ -312,7 +333,7 @@ async fn ask_on(
     {
         open.used_at = clock();
         *kept = Some(open);
-        return Ok((found, false));
+        return Ok(Found::OnLine(found));
     }
     let credentials = Credentials {
         password: inquiry.target.password.clone(),
@@ -344,7 +365,7 @@ async fn ask_on(
     let found = ask_at(&mut open.socket, &inquiry.query, user).await?;
     open.used_at = clock();
     *kept = Some(open);
-    Ok((found, true))
+    Ok(Found::OnNewLine(found))
 }
 
 /// An open connection, in the metrics.

@@ -348,6 +348,25 @@ fn the_console_lets_in_whom_a_server_knows() {
 }
 
 #[test]
+fn who_logs_in_at_the_same_time_by_the_same_name_is_asked_for_once() {
+    let users = "[console]\nadmin_users = [\"scram_user\"]\n[users.asker]\npassword = \"open\"\n";
+    let auth = "method = \"scram-sha-256\"\nuser = \"asker\"\ndbname = \"tls\"\n\
+                query = \"SELECT usename, passwd FROM pg_shadow, pg_sleep(0.3) WHERE usename = $1\"";
+    let proxy = Proxy::with(&config(auth, users));
+    let login = "user=scram_user dbname=pgbouncer password=sesame";
+    std::thread::scope(|scope| {
+        for _ in 0..5 {
+            scope.spawn(|| assert!(psql(&proxy.conninfo(login), "SHOW VERSION").succeeded));
+        }
+    });
+    let count = |outcome| proxy.metric("pgspan_auth_queries_total", &[outcome]);
+    assert_eq!(
+        (count("outcome=\"found\""), count("outcome=\"cached\"")),
+        (1.0, 4.0)
+    );
+}
+
+#[test]
 fn while_no_server_can_be_asked_nobody_can_tell_who_is_configured() {
     // Nothing listens there.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
