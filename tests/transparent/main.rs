@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, Once, OnceLock, PoisonError};
 
 use conversations::{Awaited, Conversation, conversations};
+use support::authority::Authority;
 use support::messages::{Message, authentication_ok, field_of, startup};
 use support::postgres::{Postgres, shared};
 use support::proxy::Proxy;
@@ -72,6 +73,25 @@ fn transaction_pooling_without_annotation() {
         "[pool]\nmode = \"transaction\"\n[annotation]\nenabled = false\n",
     );
     compare(proxy.address(), "without annotation");
+}
+
+#[test]
+fn two_in_a_row_with_tls_between_them() {
+    let authority = Authority::new();
+    authority.issue("pgspan", "pgspan", &["localhost"]);
+    let [ca, cert, key] = ["ca.crt", "pgspan.crt", "pgspan.key"].map(|file| authority.quoted(file));
+    for mode in ["session", "transaction"] {
+        let tls = format!("[listen.tls]\nmode = \"require\"\ncert = {cert}\nkey = {key}\n");
+        let behind = Proxy::in_front_of(server(), &format!("{tls}[pool]\nsize = 5\n"));
+        let config = format!(
+            "[auth]\nmethod = \"trust\"\n[server_tls]\nmode = \"verify-full\"\nca = {ca}\n\
+             [databases.\"*\"]\nhost = \"localhost\"\nport = {}\n[users.app]\n\
+             [pool]\nmode = \"{mode}\"\nsize = 5\n",
+            behind.port()
+        );
+        let proxy = Proxy::start(&config);
+        compare(proxy.address(), &format!("in front of another one, {mode}"));
+    }
 }
 
 #[test]
