@@ -29,6 +29,8 @@ pub(super) struct Rules {
     pub(super) making: KeyMaking,
     /// Whether servers are asked about users, of whichever database.
     pub(super) asks_servers: bool,
+    /// Stands in for everybody where no password is checked.
+    pub(super) nobody: Arc<Held>,
     known: HashMap<Box<str>, Arc<Held>>,
     /// Those of the known users: who is not known looks like one who is.
     likenesses: Likenesses,
@@ -127,14 +129,16 @@ impl Rules {
 
     fn without_users(config: Arc<Config>, tls: ClientTls, secret: &MockSecret) -> Self {
         let mut databases = config.databases.values();
+        let making = KeyMaking {
+            secret: secret.clone(),
+            iterations: config.auth.scram_iterations,
+        };
         Self {
             tls,
             hba: Hba::default(),
             maps: IdentMaps::default(),
-            making: KeyMaking {
-                secret: secret.clone(),
-                iterations: config.auth.scram_iterations,
-            },
+            nobody: Arc::new(Held::ready_stand_in(b"", Likeness::Plain, &making)),
+            making,
             asks_servers: config.auth.user.is_some()
                 || databases.any(|database| database.auth_user.is_some()),
             known: HashMap::new(),

@@ -6,7 +6,6 @@ use super::rules::{Proof, Rules};
 use super::{AdmissionError, Gate};
 use crate::auth::hba;
 use crate::auth::held::Held;
-use crate::auth::verifier::Likeness;
 use crate::auth_query::{Answer, InquiryError};
 use crate::config::choices::ErrorTexts;
 use crate::config::secret::Secret;
@@ -50,7 +49,10 @@ impl Gate {
             false => Ok(None),
         };
         let is_configured = configured.is_some_and(|user| user.is_known);
-        let stand_in = || Arc::new(self.stand_in(rules, user, proof));
+        let stand_in = || match proof.is_exchange() {
+            true => Arc::new(self.stand_in(rules, user)),
+            false => Arc::clone(&rules.nobody),
+        };
         let own = || rules.held(user).unwrap_or_else(stand_in);
         Ok(match asked {
             Ok(None) => Standing {
@@ -113,18 +115,11 @@ impl Gate {
     }
 
     /// What stands in for a user whom nobody was asked about.
-    fn stand_in(&self, rules: &Rules, user: &str, proof: Proof) -> Held {
-        // Where nothing is proved, nothing is made for it.
-        let likeness = match proof.is_exchange() {
-            true => {
-                let seen = rules.asks_servers.then(|| {
-                    let making = &rules.making;
-                    self.inquiries.likeness(user, making)
-                });
-                seen.flatten().unwrap_or_else(|| rules.likeness(user))
-            }
-            false => Likeness::Plain,
-        };
+    fn stand_in(&self, rules: &Rules, user: &str) -> Held {
+        let seen = rules
+            .asks_servers
+            .then(|| self.inquiries.likeness(user, &rules.making));
+        let likeness = seen.flatten().unwrap_or_else(|| rules.likeness(user));
         Held::ready_stand_in(user.as_bytes(), likeness, &rules.making)
     }
 }
