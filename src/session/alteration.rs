@@ -63,12 +63,6 @@ impl<'a> Alteration<'a> {
             b"UNLISTEN" | b"DEALLOCATE" | b"DEALLOCATE ALL" | b"CLOSE CURSOR"
             | b"CLOSE CURSOR ALL" | b"DISCARD TEMP" | b"ROLLBACK" => found.undoes = true,
             _ if tag.starts_with(b"DROP ") => found.undoes = true,
-            // CREATE TABLE … AS and SELECT … INTO have this tag as well.
-            _ if tag.starts_with(b"SELECT") && may_be_temporary(text)
-                || tag.starts_with(b"CREATE ") =>
-            {
-                found.add_temporary(tag, text);
-            }
             _ => {}
         }
         for call in calls(text) {
@@ -80,7 +74,11 @@ impl<'a> Alteration<'a> {
                     found.opens_meaning = true;
                     found.add(Trace::Hidden);
                 }
-                Call::View => {}
+                // CREATE TABLE … AS and SELECT … INTO have the tag of a SELECT.
+                Call::Temporary if tag.starts_with(b"SELECT") || tag.starts_with(b"CREATE ") => {
+                    found.add_temporary(tag, text);
+                }
+                Call::View | Call::Temporary => {}
                 Call::Connection => found.add(Trace::Hidden),
             }
         }
@@ -309,11 +307,13 @@ enum Call<'a> {
     View,
     /// A connection to another server, which the session keeps: dblink_connect, dblink_connect_u.
     Connection,
+    /// TEMP, TEMPORARY, pg_temp, or a part of another word.
+    Temporary,
 }
 
-/// What is named in a text. Few have an underscore in the right place: others cost no more than the search for it.
+/// What is named in a text. Few have an underscore or an M in the right place: others cost no more than the search for them.
 fn calls(text: &[u8]) -> impl Iterator<Item = Call<'_>> {
-    memchr::memchr_iter(b'_', text).filter_map(|at| {
+    memchr::memchr3_iter(b'_', b'm', b'M', text).filter_map(|at| {
         let (before, behind) = text.split_at(at);
         let ends = |word: &[u8]| {
             let start = before.len().checked_sub(word.len());
@@ -326,6 +326,10 @@ fn calls(text: &[u8]) -> impl Iterator<Item = Call<'_>> {
                 .get(..word.len())
                 .is_some_and(|start| start.eq_ignore_ascii_case(word))
         };
+        if behind.first() != Some(&b'_') {
+            let is_temporary = ends(b"te") && matches!(behind.get(1), Some(b'p' | b'P'));
+            return is_temporary.then_some(Call::Temporary);
+        }
         match behind.get(1)? {
             b'l' | b'L' if ends(b"advisory") && begins(b"_lock") => Some(Call::Lock),
             b'u' | b'U' if ends(b"advisory") && begins(b"_unlock") => Some(Call::Unlock),
@@ -350,22 +354,11 @@ pub fn may_be_by(text: &[u8]) -> bool {
                 .next()
                 .is_some_and(|word| is_one_of(word, &[b"set", b"reset", b"declare"]))
     };
-    may_be_temporary(text)
-        || calls(text).next().is_some()
-        || text.split(|byte| *byte == b';').any(may_set)
+    calls(text).next().is_some() || text.split(|byte| *byte == b';').any(may_set)
 }
 
 fn is_one_of(word: &[u8], all: &[&[u8]]) -> bool {
     all.iter().any(|one| one.eq_ignore_ascii_case(word))
-}
-
-/// Whether there may be the word TEMP, TEMPORARY or pg_temp in a text. Looks at every M of it: most have few.
-fn may_be_temporary(text: &[u8]) -> bool {
-    memchr::memchr2_iter(b'm', b'M', text).any(|at| {
-        at.checked_sub(2)
-            .and_then(|start| text.get(start..at + 2))
-            .is_some_and(|word| word.eq_ignore_ascii_case(b"temp"))
-    })
 }
 
 /// Whether a text has this word in it, in whatever case.
