@@ -190,7 +190,7 @@ pub const SETTINGS: &[Setting] = &[
     same("logfile", "", "log.file", Kind::File, "opened again on SIGHUP and RELOAD"),
     same("max_client_conn", "100", "listen.max_client_connections", Kind::Count, ""),
     same("max_db_client_connections", "0", "pool.max_database_client_connections", Kind::Count, ""),
-    same("max_db_connections", "0", "pool.max_database_connections", Kind::Count, ""),
+    same("max_db_connections", "0", "pool.max_database_connections", Kind::Count, "a pool whose servers never rest gives one up for another's clients who have waited 100 ms longer than its own"),
     none("max_packet_size", "2147483647", "a message of any size passes through a buffer of 64 KiB"),
     same("max_prepared_statements", "200", "pool.max_prepared_statements", Kind::Count, ""),
     same("max_user_client_connections", "0", "pool.max_user_client_connections", Kind::Count, ""),
