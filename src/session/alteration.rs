@@ -347,14 +347,18 @@ fn calls(text: &[u8]) -> impl Iterator<Item = Call<'_>> {
 /// whole. Quicker than [`Alteration::by`], and more doubtful.
 pub fn may_be_by(text: &[u8]) -> bool {
     let may_set = |statement: &[u8]| {
-        let first = statement.trim_ascii_start();
-        // A comment, or what stands behind a semicolon in one.
-        matches!(first, [b'-' | b'/', ..])
-            || words(first)
+        match statement.trim_ascii_start() {
+            // A comment, or what stands behind a semicolon in one.
+            [b'-' | b'/', ..] => true,
+            // No further than this word: there may be any number of statements.
+            [b's' | b'S' | b'r' | b'R' | b'd' | b'D', ..] => words(statement)
                 .next()
-                .is_some_and(|word| is_one_of(word, &[b"set", b"reset", b"declare"]))
+                .is_some_and(|word| is_one_of(word, &[b"set", b"reset", b"declare"])),
+            _ => false,
+        }
     };
-    calls(text).next().is_some() || text.split(|byte| *byte == b';').any(may_set)
+    let mut behind = memchr::memchr_iter(b';', text).filter_map(|at| text.get(at + 1..));
+    calls(text).next().is_some() || may_set(text) || behind.any(may_set)
 }
 
 fn is_one_of(word: &[u8], all: &[&[u8]]) -> bool {
@@ -601,6 +605,7 @@ mod tests {
             "SELECT 1",
             "UPDATE t SET a = 1",
             "INSERT INTO t VALUES (';')",
+            ";;; SELECT 1; ",
         ] {
             assert!(!may_be_by(text.as_bytes()), "{text}");
         }
