@@ -43,6 +43,24 @@ pub const COUNT_BELONGINGS: &str = "SELECT (SELECT count(*) FROM pg_catalog.pg_l
     + (SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()) \
     + (SELECT count(*) FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema())";
 
+/// The kinds of statements of which a text tells the same each time, as a bit each.
+pub fn kind_of(tag: &[u8]) -> u8 {
+    match tag {
+        b"SET" => 1,
+        b"RESET" => 2,
+        b"DECLARE CURSOR" => 4,
+        _ if tag.starts_with(b"SELECT") => 8,
+        b"CREATE TABLE"
+        | b"CREATE VIEW"
+        | b"CREATE SEQUENCE"
+        | b"CREATE INDEX"
+        | b"CREATE FOREIGN TABLE" => 16,
+        _ if tag.starts_with(b"CREATE ") => 32,
+        _ if tag.starts_with(b"UPDATE") => 64,
+        _ => 128,
+    }
+}
+
 impl<'a> Alteration<'a> {
     /// What a statement with this command tag, out of a message with this text, leaves behind: settings, or a prepared
     /// statement, a listener, a temporary table, a cursor that outlives its transaction. `parameters` are those that the server has
@@ -51,36 +69,59 @@ impl<'a> Alteration<'a> {
     /// Told by the command tag, and by the names of a few functions; in doubt it leaves something. What is hidden in a function of
     /// the application's own, or in DO, can't be told this way.
     pub fn by(tag: &[u8], text: &'a [u8], parameters: &ParameterSet) -> Self {
-        let mut found = Self::default();
+        let mut found = Self::by_tag(tag);
         match tag {
             b"SET" | b"RESET" => {
                 found.add_settings(text, parameters);
                 return found;
             }
-            b"LISTEN" | b"PREPARE" => found.add(Trace::Visible),
-            b"LOAD" => found.add(Trace::Hidden),
             b"DECLARE CURSOR" if contains_word(text, b"hold") => found.add(Trace::Visible),
-            b"UNLISTEN" | b"DEALLOCATE" | b"DEALLOCATE ALL" | b"CLOSE CURSOR"
-            | b"CLOSE CURSOR ALL" | b"DISCARD TEMP" | b"ROLLBACK" => found.undoes = true,
-            _ if tag.starts_with(b"DROP ") => found.undoes = true,
             _ => {}
         }
+        // Each is read up to its end: of so many no more is known than that they are there.
+        const MAX_READ: usize = 64;
+        let (mut read, mut is_temporary) = (0, false);
         for call in calls(text) {
             match call {
                 Call::Lock => found.add(Trace::Doubtful),
                 Call::Unlock => found.undoes = true,
-                Call::SetConfig(call) => found.add_set_config(call),
+                Call::SetConfig(call) if read < MAX_READ => {
+                    read += 1;
+                    found.add_set_config(call);
+                }
+                Call::SetConfig(_) => {
+                    found.opens_meaning = true;
+                    found.add(Trace::Hidden);
+                }
                 Call::View if tag.starts_with(b"UPDATE") => {
                     found.opens_meaning = true;
                     found.add(Trace::Hidden);
                 }
                 // CREATE TABLE … AS and SELECT … INTO have the tag of a SELECT.
-                Call::Temporary if tag.starts_with(b"SELECT") || tag.starts_with(b"CREATE ") => {
-                    found.add_temporary(tag, text);
+                Call::Temporary => {
+                    is_temporary = tag.starts_with(b"SELECT") || tag.starts_with(b"CREATE ");
                 }
-                Call::View | Call::Temporary => {}
+                Call::View => {}
                 Call::Connection => found.add(Trace::Hidden),
             }
+        }
+        if is_temporary {
+            found.add_temporary(tag, text);
+        }
+        found
+    }
+
+    /// What the command tag alone tells: all that is to be known of a statement where another of its kind, out of the same text, was
+    /// looked at before.
+    pub fn by_tag(tag: &[u8]) -> Self {
+        let mut found = Self::default();
+        match tag {
+            b"LISTEN" | b"PREPARE" => found.add(Trace::Visible),
+            b"LOAD" => found.add(Trace::Hidden),
+            b"UNLISTEN" | b"DEALLOCATE" | b"DEALLOCATE ALL" | b"CLOSE CURSOR"
+            | b"CLOSE CURSOR ALL" | b"DISCARD TEMP" | b"ROLLBACK" => found.undoes = true,
+            _ if tag.starts_with(b"DROP ") => found.undoes = true,
+            _ => {}
         }
         found
     }

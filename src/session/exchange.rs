@@ -14,7 +14,9 @@ use crate::session::kept_texts::KeptTexts;
 use crate::session::outstanding::{
     Delivery, Effect, LocalReply, OutstandingRequest, QueryInFlight, RequestKind,
 };
-use crate::session::query_record::{MAX_WARNINGS, Outcome, Phases, QueryRecord, Warning};
+use crate::session::query_record::{
+    MAX_WARNINGS, Outcome, Phases, QueryRecord, TEXT_LIMIT, Warning,
+};
 use crate::session::statements::Statement;
 
 /// A query that is answered, while its reply is still on the way to the client.
@@ -310,6 +312,18 @@ impl Exchange {
         query.map_or((b"", true), |query| {
             (self.texts.of(&query.text), query.text.is_whole)
         })
+    }
+
+    /// Whether the text in front is a long one, of which a statement of this kind was looked at before: there may be any number.
+    pub fn has_seen_kind(&mut self, kind: u8) -> bool {
+        let front = self.outstanding.front_mut();
+        front
+            .and_then(|front| front.query.as_mut())
+            .is_some_and(|query| {
+                let seen = query.kinds_seen;
+                query.kinds_seen |= kind;
+                seen & kind != 0 && self.texts.of(&query.text).len() > TEXT_LIMIT
+            })
     }
 
     /// The server has said something of the request in front that ReadyForQuery may follow.

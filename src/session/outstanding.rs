@@ -227,6 +227,8 @@ pub struct QueryInFlight {
     pub(super) warnings: Vec<(SqlState, Instant)>,
     /// Statements done so far.
     pub(super) statements_done: usize,
+    /// Of a long text, which kinds of its statements were looked at.
+    pub(super) kinds_seen: u8,
     pub(super) rows: u64,
     pub(super) failed: Option<SqlState>,
 }
@@ -296,6 +298,7 @@ impl QueryInFlight {
             copy_sent_at: None,
             warnings: Vec::new(),
             statements_done: 0,
+            kinds_seen: 0,
             rows: 0,
             failed: None,
         }

@@ -9,7 +9,7 @@ use crate::config::choices::SessionState;
 use crate::protocol::backend::TransactionStatus;
 use crate::protocol::encode;
 use crate::protocol::startup::Parameter;
-use crate::session::alteration::{Alteration, contains_word};
+use crate::session::alteration::{self, Alteration, contains_word};
 use crate::session::announcement::Announcement;
 use crate::session::exchange::Exchange;
 use crate::session::kept_texts::{KeptText, kept_of};
@@ -287,18 +287,21 @@ impl ServerSession {
 
     /// A statement of the client's is done, with this command tag. What it has made of the client's session.
     pub fn on_command(&mut self, tag: &[u8], state: SessionState) -> Forgotten {
+        let is_seen = self.exchange.has_seen_kind(alteration::kind_of(tag));
         let (text, is_whole) = self.exchange.front_text();
         // A temporary table of the client's own changes nothing for others.
         self.has_changed_schema |= tag.starts_with(b"ALTER ")
             || tag == b"CREATE VIEW"
             || tag.starts_with(b"DROP ") && !self.left.has_belongings();
         let alteration = match is_whole {
+            _ if is_seen => Alteration::by_tag(tag),
             true => Alteration::by(tag, text, &self.parameters),
             false => Alteration::by_beginning(tag, text, &self.parameters),
         };
         self.left.add(alteration, state);
         let forgotten = Forgotten {
-            parameters: tag == b"DISCARD ALL" || tag == b"RESET" && contains_word(text, b"all"),
+            parameters: tag == b"DISCARD ALL"
+                || tag == b"RESET" && !is_seen && contains_word(text, b"all"),
             statements: matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL"),
         };
         if forgotten.parameters {
