@@ -477,11 +477,9 @@ impl Replies<'_> {
                 name: Some(name),
                 statement,
             } = &effect
-                && self
-                    .client
-                    .statements
-                    .find(name)
-                    .is_some_and(|known| Rc::ptr_eq(known, statement))
+                && let Some(known) = self.client.statements.find(name)
+                // Perhaps one that was prepared anew behind it, where it was used.
+                && known.definition() == statement.definition()
             {
                 self.client.statements.forget_failed(name);
             }

@@ -435,3 +435,15 @@ fn what_is_prepared_beside_a_temporary_table_is_nobody_elses() {
     assert_eq!(pair.server(&["1:", "Z:I"]), ["1:", "Z:I"]);
     pair.client(&["B:|b||||||", "B:|c||||||", "S:"]);
 }
+
+#[test]
+fn a_name_whose_parse_was_skipped_is_free_again_also_where_it_was_used_before_that_was_known() {
+    let mut pair = Pair::with(PoolMode::Transaction, 1);
+    // What Execute runs is not known, so nobody else shares what is prepared behind it; and the server keeps one statement only.
+    let sent = pair.client(&["E:|||||", "P:a|SELECT 1|||", "P:b|SELECT 1|||", "D:Sa|"]);
+    assert_eq!(sent.last().unwrap(), "D:Spgspan_3|", "a was prepared anew");
+    pair.client(&["S:"]);
+    let failed = [error("34000"), "Z:I".to_owned()];
+    assert_eq!(pair.server(&[&failed[0], &failed[1]]), failed);
+    assert!(pair.client.statements.is_empty());
+}
