@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Instant;
+use std::task::{Context, Poll, ready};
 
 use crate::admission::{Admitted, Place};
 use crate::auth::credentials::Credentials;
@@ -28,42 +28,68 @@ use crate::session::trace::{SessionTrace, Startup};
 use crate::shard::{ClientAbout, GOODBYE_TIMEOUT, PoolKey, SessionCard, Shard};
 use crate::telemetry::labels::LoginOutcome;
 
-/// Serves a client that has logged in, until it leaves.
-pub async fn serve_client(shard: Rc<Shard>, admitted: Box<Admitted>) {
-    // Boxed and done with before the client is served: what waits for years is small. The task itself, which takes its memory
-    // by steps of 128 bytes, holds one pointer at a time.
-    let Some(mut guest) = Box::pin(welcome(shard, admitted)).await else {
-        return;
-    };
-    poll_fn(|cx| {
-        let waker = Some(cx.waker().clone());
-        guest.presence.card.waker.replace(waker);
-        Poll::Ready(())
-    })
-    .await;
-    let parting = poll_fn(|cx| guest.link.poll_serve(cx)).await;
-    Box::pin(see_off(guest, parting)).await;
+/// A client that has logged in, until it leaves: what its task does.
+///
+/// What waits for years is small: a task takes its memory by steps of 128 bytes, and with this one it is at the first. An async
+/// function would keep room for its arguments as well, and be at the second.
+pub enum Service {
+    /// It is told what it has to know.
+    Welcome(Pin<Box<dyn Future<Output = Option<Box<Guest>>>>>),
+    /// It is at work.
+    Work(Option<Box<Guest>>),
+    /// It leaves.
+    Farewell(Pin<Box<dyn Future<Output = ()>>>),
+}
+
+impl Service {
+    /// Of a client that was let in.
+    pub fn new(shard: Rc<Shard>, admitted: Box<Admitted>) -> Self {
+        Self::Welcome(Box::pin(welcome(shard, admitted)))
+    }
+}
+
+impl Future for Service {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            *self = match &mut *self {
+                Self::Welcome(welcome) => {
+                    let Some(guest) = ready!(welcome.as_mut().poll(cx)) else {
+                        return Poll::Ready(());
+                    };
+                    let waker = Some(cx.waker().clone());
+                    guest.presence.card.waker.replace(waker);
+                    Self::Work(Some(guest))
+                }
+                Self::Work(guest) => {
+                    let at_work = guest.as_mut().expect("a guest, until it leaves");
+                    let parting = ready!(at_work.link.poll_serve(cx));
+                    let guest = guest.take().expect("a guest, until it leaves");
+                    Self::Farewell(Box::pin(see_off(guest, parting)))
+                }
+                Self::Farewell(farewell) => return farewell.as_mut().poll(cx),
+            }
+        }
+    }
 }
 
 async fn see_off(guest: Box<Guest>, parting: Parting) {
-    let Guest {
-        link,
-        presence,
-        accepted_at,
-    } = *guest;
+    let Guest { link, presence } = *guest;
     let Presence { shard, pool, .. } = &presence;
     if let Some(blame) = parting.blame() {
         pool.metrics.errors.of(blame).increase();
     }
-    let age = shard.now().saturating_duration_since(accepted_at).as_secs();
-    log_parting(shard, pool, &presence.card.about, &parting, age);
+    let about = &presence.card.about;
+    let age = shard.now().saturating_duration_since(about.accepted_at);
+    log_parting(shard, pool, about, &parting, age.as_secs());
     link.part(&parting).await;
 }
 
-struct Guest {
+/// A client at work, that counts as there.
+pub struct Guest {
     link: Link,
     presence: Presence,
-    accepted_at: Instant,
 }
 
 /// What a client needs to be served.
@@ -168,11 +194,7 @@ async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>
             if let Some(server) = server {
                 link.keep(server);
             }
-            Some(Box::new(Guest {
-                link,
-                presence,
-                accepted_at,
-            }))
+            Some(Box::new(Guest { link, presence }))
         }
         Err(refused) => {
             process.logged_in(LoginOutcome::Failed, elapsed);

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admission::Admitted;
 use crate::allowance::Allowances;
 use crate::cancel;
-use crate::client::serve_client;
+use crate::client::Service;
 use crate::config::Config;
 use crate::net::timer;
 use crate::protocol::cancel_key::CancelKey;
@@ -167,7 +167,7 @@ async fn run(shard: Rc<Shard>, mut mailbox: mpsc::Receiver<Mail>) {
     } {
         match mail {
             Mail::Client(admitted) => {
-                tokio::task::spawn_local(serve_client(Rc::clone(&shard), admitted));
+                tokio::task::spawn_local(Service::new(Rc::clone(&shard), admitted));
             }
             Mail::Cancel(key, done) => cancel(&shard, &key, done),
             Mail::Reload(config) => shard.reload(config),

@@ -110,14 +110,17 @@ enum State {
         bytes: [u8; FrameHeader::LEN],
         len: u8,
     },
-    /// A header and some of a body that is needed have come.
-    PartialBody {
-        header: FrameHeader,
-        needed: usize,
-        body: Vec<u8>,
-    },
+    /// A header and some of a body that is needed have come. Boxed: most peers, most of the time, are between two messages.
+    PartialBody(Box<PartialBody>),
     /// A message was judged; this much of its body is still to come.
     Rest { remaining: usize, passes: bool },
+}
+
+#[derive(Debug)]
+struct PartialBody {
+    header: FrameHeader,
+    needed: usize,
+    body: Vec<u8>,
 }
 
 /// What [`Forwarder::advance`] made of its input.
@@ -175,11 +178,11 @@ impl Forwarder {
                     let arrived = arrived.get(..header.frame.body_len).unwrap_or(arrived);
                     if arrived.len() < header.needed {
                         // The header alone goes into the state: its bytes need not be seen again.
-                        self.state = State::PartialBody {
+                        self.state = State::PartialBody(Box::new(PartialBody {
                             header: header.frame,
                             needed: header.needed,
                             body: arrived.to_vec(),
-                        };
+                        }));
                         at = input.len();
                         continue;
                     }
@@ -225,11 +228,11 @@ impl Forwarder {
                         continue;
                     }
                     let header = judge_header(*bytes, judge)?;
-                    self.state = State::PartialBody {
+                    self.state = State::PartialBody(Box::new(PartialBody {
                         header: header.frame,
                         needed: header.needed,
                         body: Vec::new(),
-                    };
+                    }));
                     if header.needed == 0 && self.judge_held(judge, out)? {
                         return Ok(Advanced {
                             consumed: at,
@@ -237,12 +240,12 @@ impl Forwarder {
                         });
                     }
                 }
-                State::PartialBody { needed, body, .. } => {
-                    let missing = needed.saturating_sub(body.len());
+                State::PartialBody(partial) => {
+                    let missing = partial.needed.saturating_sub(partial.body.len());
                     let taken = rest.get(..missing).unwrap_or(rest);
-                    body.extend_from_slice(taken);
+                    partial.body.extend_from_slice(taken);
                     at += taken.len();
-                    let complete = body.len() >= *needed;
+                    let complete = partial.body.len() >= partial.needed;
                     if complete && self.judge_held(judge, out)? {
                         return Ok(Advanced {
                             consumed: at,
@@ -276,7 +279,7 @@ impl Forwarder {
         out: &mut Outbound,
     ) -> Result<bool, J::Violation> {
         match &self.state {
-            State::PartialBody { needed, body, .. } if body.len() >= *needed => {
+            State::PartialBody(partial) if partial.body.len() >= partial.needed => {
                 self.judge_held(judge, out)
             }
             _ => Ok(false),
@@ -289,9 +292,10 @@ impl Forwarder {
         judge: &mut J,
         out: &mut Outbound,
     ) -> Result<bool, J::Violation> {
-        let State::PartialBody { header, body, .. } = &self.state else {
+        let State::PartialBody(partial) = &self.state else {
             return Ok(false);
         };
+        let PartialBody { header, body, .. } = &**partial;
         let message = Arrived {
             header: *header,
             body,

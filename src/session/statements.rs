@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
 
+use thin_vec::ThinVec;
+
 use crate::protocol::frame::split_cstr;
 use crate::session::meaning::{self, Meaning};
 use crate::session::parameters::ParameterSet;
@@ -216,7 +218,7 @@ pub struct ClientStatements {
     /// Made when the first one is prepared: most idle clients have none.
     by_name: Option<Box<ByName>>,
     /// The names whose Parse failed most recently: errors of what was sent behind it may still name them.
-    failed: Vec<(Box<[u8]>, Rc<Statement>)>,
+    failed: ThinVec<(Box<[u8]>, Rc<Statement>)>,
 }
 
 impl ClientStatements {

@@ -1,8 +1,8 @@
 //! What was set, and what PostgreSQL's rules leave of it: SET LOCAL ends with the transaction, ROLLBACK undoes SET.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
 use thin_vec::ThinVec;
 
 use super::policy::{Field, TracePolicy};
@@ -75,7 +75,8 @@ pub(super) struct Layers {
     /// Whether the transaction can only be rolled back.
     failed: bool,
     /// Fields that a command has named: PostgreSQL keeps an empty parameter for each, whatever becomes of its value.
-    named: SmallVec<[Field; 4]>,
+    /// Shared: layers are cloned with each SET, and these hardly ever change.
+    named: Option<Rc<Vec<Field>>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,7 +98,7 @@ impl Layers {
         if let Change::Set(_, field, _) | Change::Reset(field) = change
             && !self.has_named(*field)
         {
-            self.named.push(*field);
+            Rc::make_mut(self.named.get_or_insert_default()).push(*field);
         }
         match change {
             Change::Set(Scope::Session, field, value) => {
@@ -171,7 +172,8 @@ impl Layers {
 
     /// Whether a command has named the field.
     pub(super) fn has_named(&self, field: Field) -> bool {
-        self.named.contains(&field)
+        let named = self.named.as_ref();
+        named.is_some_and(|named| named.contains(&field))
     }
 
     /// The nearest value of a field.
