@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use crate::admission::{Admitted, Place};
+use crate::admission::Admitted;
 use crate::auth::credentials::Credentials;
 use crate::config::choices::{ErrorTexts, PoolMode};
 use crate::link::{Link, Parting};
@@ -34,9 +34,9 @@ use crate::telemetry::labels::LoginOutcome;
 /// function would keep room for its arguments as well, and be at the second.
 pub enum Service {
     /// It is told what it has to know.
-    Welcome(Pin<Box<dyn Future<Output = Option<Box<Guest>>>>>),
+    Welcome(Pin<Box<dyn Future<Output = Option<Box<Link>>>>>),
     /// It is at work.
-    Work(Option<Box<Guest>>),
+    Work(Option<Box<Link>>),
     /// It leaves.
     Farewell(Pin<Box<dyn Future<Output = ()>>>),
 }
@@ -55,18 +55,17 @@ impl Future for Service {
         loop {
             *self = match &mut *self {
                 Self::Welcome(welcome) => {
-                    let Some(guest) = ready!(welcome.as_mut().poll(cx)) else {
+                    let Some(link) = ready!(welcome.as_mut().poll(cx)) else {
                         return Poll::Ready(());
                     };
-                    let waker = Some(cx.waker().clone());
-                    guest.presence.card.waker.replace(waker);
-                    Self::Work(Some(guest))
+                    link.card().waker.replace(Some(cx.waker().clone()));
+                    Self::Work(Some(link))
                 }
-                Self::Work(guest) => {
-                    let at_work = guest.as_mut().expect("a guest, until it leaves");
-                    let parting = ready!(at_work.link.poll_serve(cx));
-                    let guest = guest.take().expect("a guest, until it leaves");
-                    Self::Farewell(Box::pin(see_off(guest, parting)))
+                Self::Work(link) => {
+                    let at_work = link.as_mut().expect("it is there until it leaves");
+                    let parting = ready!(at_work.poll_serve(cx));
+                    let link = link.take().expect("it was there");
+                    Self::Farewell(Box::pin(see_off(link, parting)))
                 }
                 Self::Farewell(farewell) => return farewell.as_mut().poll(cx),
             }
@@ -74,22 +73,14 @@ impl Future for Service {
     }
 }
 
-async fn see_off(guest: Box<Guest>, parting: Parting) {
-    let Guest { link, presence } = *guest;
-    let Presence { shard, pool, .. } = &presence;
+async fn see_off(link: Box<Link>, parting: Parting) {
+    let (shard, pool, about) = (link.shard(), link.pool(), &link.card().about);
     if let Some(blame) = parting.blame() {
         pool.metrics.errors.of(blame).increase();
     }
-    let about = &presence.card.about;
     let age = shard.now().saturating_duration_since(about.accepted_at);
     log_parting(shard, pool, about, &parting, age.as_secs());
     link.part(&parting).await;
-}
-
-/// A client at work, that counts as there.
-pub struct Guest {
-    link: Link,
-    presence: Presence,
 }
 
 /// What a client needs to be served.
@@ -101,35 +92,8 @@ struct Prepared {
     server: Option<Box<ServerConnection>>,
 }
 
-/// A client that counts as there; not any more when this is dropped.
-struct Presence {
-    shard: Rc<Shard>,
-    card: Rc<SessionCard>,
-    pool: Rc<ServerPool>,
-    _place: Place,
-}
-
-impl Presence {
-    fn new(shard: Rc<Shard>, card: Rc<SessionCard>, pool: Rc<ServerPool>, place: Place) -> Self {
-        pool.on_client_came();
-        Self {
-            shard,
-            card,
-            pool,
-            _place: place,
-        }
-    }
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        self.shard.forget(&self.card);
-        self.pool.on_client_left();
-    }
-}
-
 /// Tells the client what it has to know. `None` where it was sent away instead.
-async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>> {
+async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Link>> {
     let Admitted {
         socket,
         serial,
@@ -181,20 +145,26 @@ async fn welcome(shard: Rc<Shard>, admitted: Box<Admitted>) -> Option<Box<Guest>
             card,
             server,
         }) => {
-            let presence =
-                Presence::new(Rc::clone(&shard), Rc::clone(&card), Rc::clone(&pool), place);
-            if lane.send(&mut out, &[]).is_err() {
+            let mut link = Box::new(Link::new(
+                Rc::clone(&shard),
+                pool,
+                card,
+                place,
+                lane,
+                session,
+                ahead,
+            ));
+            if link.greet(&mut out).is_err() {
                 process.logged_in(LoginOutcome::Abandoned, elapsed);
                 return None;
             }
             process.logged_in(LoginOutcome::Completed, elapsed);
-            pool.metrics.pgbouncer.logins.increase();
+            link.pool().metrics.pgbouncer.logins.increase();
             login.finish(shard.now());
-            let mut link = Link::new(Rc::clone(&shard), pool, card, lane, session, ahead);
             if let Some(server) = server {
                 link.keep(server);
             }
-            Some(Box::new(Guest { link, presence }))
+            Some(link)
         }
         Err(refused) => {
             process.logged_in(LoginOutcome::Failed, elapsed);
@@ -379,5 +349,18 @@ fn log_parting(shard: &Shard, pool: &ServerPool, about: &ClientAbout, parting: &
 fn log_closing(shard: &Shard, database: &str, user: &str, peer: &str, why: &str, age: u64) {
     if shard.config().log.disconnections {
         tracing::info!(database, user, peer, "closing because: {why} (age={age}s)");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rests_by_the_thousand_is_small() {
+        // A task of 128 bytes has room for so much, and memory for the others comes in pieces of 640 and 384.
+        assert!(size_of::<Service>() <= 24);
+        assert!(size_of::<Link>() <= 640);
+        assert!(size_of::<SessionCard>() + 2 * size_of::<usize>() <= 384);
     }
 }

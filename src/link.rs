@@ -6,10 +6,12 @@
 
 mod parting;
 
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use crate::admission::Place;
 use crate::config::choices::{PoolMode, SessionState};
 use crate::net::lane::Lane;
 use crate::protocol::backend::TransactionStatus;
@@ -57,27 +59,27 @@ pub struct Link {
     pin: Option<Pin>,
     /// The server must be made what the client expects, ahead of the next message.
     is_newly_linked: bool,
-    /// When that was.
-    linked_at: Instant,
     /// Since when there was nothing to do.
     still_since: Option<Instant>,
     /// Since when the server has owed it something, or a transaction has been open.
     transaction_since: Option<Instant>,
     /// When its queries and transactions begin and end as PgBouncer counts them.
     ledger: Ledger,
+    _place: Place,
 }
 
 impl Link {
-    /// A client that has read ReadyForQuery. `held` is what it sent ahead.
+    /// A client that has logged in, and counts as there until this is dropped. `held` is what it sent ahead.
     pub fn new(
         shard: Rc<Shard>,
         pool: Rc<ServerPool>,
         card: Rc<SessionCard>,
+        place: Place,
         client: Lane,
         session: ClientSession,
         held: Vec<u8>,
     ) -> Self {
-        let linked_at = shard.now();
+        pool.on_client_came();
         Self {
             shard,
             pool,
@@ -91,11 +93,26 @@ impl Link {
             server: None,
             pin: None,
             is_newly_linked: false,
-            linked_at,
             still_since: None,
             transaction_since: None,
             ledger: Ledger::default(),
+            _place: place,
         }
+    }
+
+    /// The worker that serves this client.
+    pub fn shard(&self) -> &Rc<Shard> {
+        &self.shard
+    }
+
+    /// What others on its worker see of this client.
+    pub fn card(&self) -> &Rc<SessionCard> {
+        &self.card
+    }
+
+    /// Sends what the login ends with.
+    pub fn greet(&mut self, out: &mut Outbound) -> io::Result<()> {
+        self.client.send(out, &[])
     }
 
     /// The pool that serves this client.
@@ -141,7 +158,7 @@ impl Link {
             user: owned(&terms.identity.user),
             client_id: self.card.cancel_key.process_id(),
             server_pid: (server.process_id() != 0).then(|| server.process_id()),
-            held: now.saturating_duration_since(self.linked_at),
+            held: now.saturating_duration_since(server.linked_at),
             state,
             trace_id: trace.and_then(|trace| Some(trace.parent?.trace_id)),
             correlation_id: trace.and_then(|trace| trace.correlation_id.as_deref().map(owned)),
@@ -441,13 +458,13 @@ impl Link {
     /// The client gets a server.
     fn link(&mut self, mut server: Box<ServerConnection>, now: Instant) {
         server.is_unused = false;
+        server.linked_at = now;
         server.lane.socket.on_new_reader();
         self.pool.metrics.pgbouncer.assignments.increase();
         server.card.request_at.set(now);
         *self.card.server.borrow_mut() = Some(Rc::clone(&server.card));
         self.server = Some(server);
         self.is_newly_linked = true;
-        self.linked_at = now;
     }
 
     /// The client has this server from the beginning, set as it shall be.
@@ -571,7 +588,7 @@ impl Link {
         }
         self.card.server.borrow_mut().take();
         self.pool.metrics.transactions.increase();
-        let linked_for = now.saturating_duration_since(self.linked_at);
+        let linked_for = now.saturating_duration_since(server.linked_at);
         self.pool.metrics.transaction_time.add_time(linked_for);
         self.pin = None;
         match self.session.session_state {

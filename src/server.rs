@@ -129,6 +129,8 @@ pub struct ServerConnection {
     pub allowance: Option<Allowance>,
     /// No client has had it yet.
     pub is_unused: bool,
+    /// When the client got it that has it now, or had it last; until then as `connected_at`.
+    pub linked_at: Instant,
 }
 
 /// Who a server is, for those who want to cancel its query.
@@ -364,6 +366,7 @@ impl ServerConnection {
             generation: 0,
             allowance: None,
             is_unused: true,
+            linked_at: connected_at,
         };
         Ok((connection, scram_keys))
     }

@@ -296,9 +296,11 @@ fn end_what_is_begun(server: &mut ServerConnection, has_flushed: &mut bool) -> i
     server.lane.send(&mut out, &[])
 }
 
-/// A link that ends without having parted, in a panic, must not take a place in the pool with it.
+/// The client counts as there no more. A link that ends without having parted, in a panic, must not take a place in the pool with it.
 impl Drop for Link {
     fn drop(&mut self) {
         self.let_go();
+        self.shard.forget(&self.card);
+        self.pool.on_client_left();
     }
 }

@@ -11,8 +11,14 @@ use crate::protocol::outbound::Outbound;
 pub struct Lane {
     /// The socket.
     pub socket: Socket,
-    /// Not written yet, from `written` on. Without memory while the peer keeps up.
-    backlog: Vec<u8>,
+    /// What is not written yet. None while the peer keeps up.
+    backlog: Option<Box<Backlog>>,
+}
+
+/// Bytes for the peer, those behind `written` not written yet. They are never empty.
+#[derive(Debug)]
+struct Backlog {
+    bytes: Vec<u8>,
     written: usize,
 }
 
@@ -24,19 +30,19 @@ impl Lane {
     pub fn new(socket: Socket) -> Self {
         Self {
             socket,
-            backlog: Vec::new(),
-            written: 0,
+            backlog: None,
         }
     }
 
     /// Whether everything has been written.
     pub fn is_drained(&self) -> bool {
-        self.backlog.is_empty() && !self.socket.has_unsent()
+        self.backlog.is_none() && !self.socket.has_unsent()
     }
 
     /// Bytes that wait for the peer.
     pub fn backlog_len(&self) -> usize {
-        self.backlog.len() - self.written
+        let backlog = self.backlog.as_ref();
+        backlog.map_or(0, |backlog| backlog.bytes.len() - backlog.written)
     }
 
     /// Writes what is in `outbound`, whose passed ranges are of `input`, and empties it, also where it fails: the next one to
@@ -68,15 +74,20 @@ impl Lane {
             }
         }
         if sent < len {
-            outbound.copy_rest(input, sent, &mut self.backlog);
+            let backlog = self.backlog.get_or_insert_with(|| {
+                Box::new(Backlog {
+                    bytes: Vec::new(),
+                    written: 0,
+                })
+            });
+            outbound.copy_rest(input, sent, &mut backlog.bytes);
         }
         Ok(())
     }
 
     /// Gives up what waits for a peer that can't be written to.
     pub fn forget_backlog(&mut self) {
-        self.backlog = Vec::new();
-        self.written = 0;
+        self.backlog = None;
     }
 
     /// Writes the backlog; ready when there is none.
@@ -84,19 +95,20 @@ impl Lane {
         if self.is_drained() {
             return Poll::Ready(Ok(()));
         }
-        while let Some(rest) = self
-            .backlog
-            .get(self.written..)
-            .filter(|rest| !rest.is_empty())
-        {
-            match self.socket.write(&[IoSlice::new(rest)])? {
-                0 => ready!(self.socket.poll_writable(cx))?,
-                written => self.written += written,
+        if let Some(backlog) = &mut self.backlog {
+            while let Some(rest) = backlog
+                .bytes
+                .get(backlog.written..)
+                .filter(|rest| !rest.is_empty())
+            {
+                match self.socket.write(&[IoSlice::new(rest)])? {
+                    0 => ready!(self.socket.poll_writable(cx))?,
+                    written => backlog.written += written,
+                }
             }
         }
         // The memory goes back: an idle connection holds none.
-        self.backlog = Vec::new();
-        self.written = 0;
+        self.backlog = None;
         ready!(self.socket.poll_flush(cx))?;
         self.socket.on_drained()?;
         Poll::Ready(Ok(()))

@@ -69,6 +69,7 @@ impl Moving {
             session: ServerSession::of_resting(self.session),
             reported: self.reported,
             connected_at: self.card.connected_at,
+            linked_at: self.card.connected_at,
             card: Rc::new(self.card),
             generation: 0,
             allowance: self.allowance,

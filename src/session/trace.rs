@@ -34,7 +34,7 @@ pub struct SessionTrace {
     /// As the server's answers have left it.
     answered: Layers,
     /// What lies between the two, in order.
-    journal: VecDeque<Entry>,
+    journal: Journal,
     /// Whether the two may differ although the journal is empty.
     diverged: bool,
     /// Messages that a ReadyForQuery answers.
@@ -51,8 +51,8 @@ pub struct SessionTrace {
     effective: Effective,
     /// The trace that application_name was set to last.
     application_name: Option<Box<str>>,
-    /// How long the trace has been in use.
-    use_of_trace: UseOfTrace,
+    /// How long the trace has been in use, where there has been one. Most sessions that rest have none.
+    use_of_trace: Option<Box<UseOfTrace>>,
 }
 
 /// How long a trace has been in use: a trace that many transactions have is one that somebody forgot to change.
@@ -75,6 +75,42 @@ struct Effective {
     comment_form: Option<(CommentFormat, Placement)>,
 }
 
+/// What lies between what was sent and what was answered. Without memory until something does.
+#[derive(Debug, Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "one word for the many sessions that rest"
+)]
+struct Journal(Option<Box<VecDeque<Entry>>>);
+
+impl Journal {
+    fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |entries| entries.len())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.0.iter().flat_map(|entries| entries.iter())
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.0.get_or_insert_default().push_back(entry);
+    }
+
+    fn pop_if(&mut self, is_due: impl FnOnce(&mut Entry) -> bool) -> Option<Entry> {
+        self.0.as_mut()?.pop_front_if(is_due)
+    }
+
+    fn retain(&mut self, stays: impl FnMut(&Entry) -> bool) {
+        if let Some(entries) = &mut self.0 {
+            entries.retain(stays);
+        }
+    }
+}
+
 /// A change, and what must have been answered for it to hold.
 #[derive(Debug)]
 struct Entry {
@@ -92,7 +128,7 @@ impl SessionTrace {
             startup: Settings::default(),
             planned: Layers::default(),
             answered: Layers::default(),
-            journal: VecDeque::new(),
+            journal: Journal::default(),
             diverged: false,
             messages_sent: 0,
             messages_answered: 0,
@@ -108,7 +144,7 @@ impl SessionTrace {
                 comment_form: None,
             },
             application_name: None,
-            use_of_trace: UseOfTrace::default(),
+            use_of_trace: None,
         }
     }
 
@@ -375,10 +411,12 @@ impl SessionTrace {
         let Effective { context, state, .. } = &mut self.effective;
         let is_provided = matches!(state, ContextState::Provided | ContextState::Stale);
         let Some(parent) = context.parent.filter(|_| is_provided) else {
-            self.use_of_trace = UseOfTrace::default();
+            if let Some(used) = &mut self.use_of_trace {
+                **used = UseOfTrace::default();
+            }
             return;
         };
-        let used = &mut self.use_of_trace;
+        let used = &mut **self.use_of_trace.get_or_insert_default();
         match used.since {
             Some((trace_id, since)) if trace_id == parent.trace_id => {
                 used.transactions = used.transactions.saturating_add(1);
@@ -416,7 +454,7 @@ impl SessionTrace {
     fn record(&mut self, statements: u32, change: Change) {
         self.planned.apply(&change);
         self.effective.is_current = false;
-        self.journal.push_back(Entry {
+        self.journal.push(Entry {
             message: self.messages_sent,
             statements,
             change,
@@ -438,11 +476,9 @@ impl SessionTrace {
     /// Moves what has been answered from the journal into the layers.
     fn advance(&mut self) {
         let answered = (self.messages_answered, self.completed);
-        while let Some(entry) = self.journal.front()
-            && (entry.message, entry.statements) <= answered
-        {
+        let is_answered = |entry: &mut Entry| (entry.message, entry.statements) <= answered;
+        while let Some(entry) = self.journal.pop_if(is_answered) {
             self.answered.apply(&entry.change);
-            self.journal.pop_front();
             self.diverged = true;
         }
     }
@@ -453,7 +489,7 @@ impl SessionTrace {
             return;
         }
         let mut planned = self.answered.clone();
-        for entry in &self.journal {
+        for entry in self.journal.iter() {
             planned.apply(&entry.change);
         }
         if planned != self.planned {
@@ -479,8 +515,8 @@ impl SessionTrace {
                 state = ContextState::Generated;
             }
         }
-        let used = &self.use_of_trace;
-        if used.is_stale
+        if let Some(used) = &self.use_of_trace
+            && used.is_stale
             && state == ContextState::Provided
             && context.parent.map(|parent| parent.trace_id)
                 == used.since.map(|(trace_id, _)| trace_id)
