@@ -65,6 +65,7 @@ pub struct Link {
     transaction_since: Option<Instant>,
     /// When its queries and transactions begin and end as PgBouncer counts them.
     ledger: Ledger,
+    /// Its place among the clients that there may be: free when this is dropped.
     _place: Place,
 }
 
